@@ -1,0 +1,60 @@
+//! From guest bytes to blocks of ops.
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+
+use crate::cpu::Mode;
+use crate::lower::lower;
+use crate::op::Op;
+
+/// Most ops in a block.
+pub const MAX_OPS: usize = 32;
+
+/// What decoding one instruction gives.
+#[derive(Debug, Clone, Copy)]
+pub enum One {
+    /// An instruction, and whether it ends a block.
+    Op(Op, bool),
+    /// The bytes end before the instruction does.
+    NeedMore,
+}
+
+fn decoder(bytes: &[u8], rip: u64, mode: Mode) -> Decoder<'_> {
+    Decoder::with_ip(mode.bitness(), bytes, rip, DecoderOptions::NONE)
+}
+
+fn one(decoder: &mut Decoder<'_>, scratch: &mut Instruction, mode: Mode) -> One {
+    decoder.decode_out(scratch);
+    if scratch.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
+        return One::NeedMore;
+    }
+    let op = lower(scratch, mode);
+    One::Op(op, scratch.is_invalid() || scratch.flow_control() != FlowControl::Next)
+}
+
+/// Decodes a run of instructions that lies in one page: up to a control transfer, [`MAX_OPS`], or
+/// the end of `bytes`. Empty when already the first does not fit.
+#[must_use]
+pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
+    let mut decoder = decoder(bytes, rip, mode);
+    let mut scratch = Instruction::default();
+    let mut ops = Vec::with_capacity(8);
+    while ops.len() < MAX_OPS && decoder.can_decode() {
+        match one(&mut decoder, &mut scratch, mode) {
+            One::NeedMore => break,
+            One::Op(op, ends) => {
+                ops.push(op);
+                if ends {
+                    break;
+                }
+            }
+        }
+    }
+    ops.shrink_to_fit();
+    ops
+}
+
+/// Decodes one instruction.
+#[must_use]
+pub fn single(bytes: &[u8], rip: u64, mode: Mode) -> One {
+    one(&mut decoder(bytes, rip, mode), &mut Instruction::default(), mode)
+}

@@ -1,0 +1,291 @@
+//! The loop: blocks, and what happens between them.
+
+use std::time::Duration;
+
+use riad_cpu::x86::{Activity, rflags};
+use riad_cpu::{Exit, Limit};
+
+use crate::apic::request;
+use crate::block::BlockCache;
+use crate::cpu::{Cpu, Mode};
+use crate::decode::{self, One};
+use crate::fault::{Done, Fault};
+use crate::mmu::Access;
+use crate::op::{Op, seg};
+use crate::raw;
+
+/// Instructions between two looks at the clock.
+const CLOCK_INTERVAL: u64 = 2048;
+
+/// Why [`Cpu::run`] gave up on the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown;
+
+impl Cpu {
+    /// Runs until the limit, a request to stop, or a triple fault.
+    pub fn run(&mut self, blocks: &mut BlockCache, limit: Limit) -> Exit {
+        let end = match limit {
+            Limit::None => u64::MAX,
+            Limit::Instructions(n) => self.retired.saturating_add(n),
+        };
+        let mut look_at_clock = 0;
+        let mut told_clock = self.retired;
+        loop {
+            if self.retired >= end {
+                self.clock.retire(self.retired - told_clock);
+                return Exit::Limit;
+            }
+            if self.retired >= look_at_clock {
+                self.clock.retire(self.retired - told_clock);
+                told_clock = self.retired;
+                self.expire_timer();
+                look_at_clock = self.retired + CLOCK_INTERVAL;
+            }
+            if self.local.requests() != 0 {
+                match self.take_requests() {
+                    Ok(None) => {}
+                    Ok(Some(exit)) => return exit,
+                    Err(Shutdown) => return self.shut_down(),
+                }
+            }
+            match self.events.activity {
+                Activity::Running => {}
+                Activity::Shutdown => return Exit::Shutdown,
+                Activity::Halted | Activity::WaitForSipi => {
+                    self.wait();
+                    look_at_clock = 0;
+                    continue;
+                }
+            }
+            if let Err(Shutdown) = self.step(blocks, end - self.retired) {
+                return self.shut_down();
+            }
+        }
+    }
+
+    fn shut_down(&mut self) -> Exit {
+        self.events.activity = Activity::Shutdown;
+        Exit::Shutdown
+    }
+
+    fn expire_timer(&mut self) {
+        if let Some(due) = self.timer_deadline() {
+            let now = self.clock.now();
+            if now >= due && self.local.apic().expire_timer(now) {
+                self.local.post(request::INTERRUPT);
+            }
+        }
+    }
+
+    /// Waits in HLT, or for a start-up IPI.
+    fn wait(&mut self) {
+        self.expire_timer();
+        if self.local.requests() != 0 {
+            return;
+        }
+        let due = if self.events.activity == Activity::Halted { self.timer_deadline() } else { None };
+        match due {
+            None => self.local.sleep(None),
+            Some(due) => match self.clock.wait_for(due) {
+                Some(0) => {}
+                Some(nanos) => self.local.sleep(Some(Duration::from_nanos(nanos))),
+                None => self.clock.idle_until(due),
+            },
+        }
+    }
+
+    /// Handles what was posted, in order of priority (SDM 3A, 6.9).
+    fn take_requests(&mut self) -> Result<Option<Exit>, Shutdown> {
+        let posted = self.local.requests();
+        if posted & request::STOP != 0 && self.local.take(request::STOP) != 0 {
+            return Ok(Some(Exit::Stopped));
+        }
+        if posted & request::INIT != 0 && self.local.take(request::INIT) != 0 {
+            self.init();
+        }
+        if posted & request::START_UP != 0
+            && self.local.take(request::START_UP) != 0
+            && self.events.activity == Activity::WaitForSipi
+        {
+            self.start_up(self.local.start_up_vector());
+        }
+        if posted & request::NMI != 0 && self.local.take(request::NMI) != 0 {
+            self.events.nmi_pending = true;
+        }
+        let waiting = matches!(self.events.activity, Activity::WaitForSipi | Activity::Shutdown);
+        if self.events.nmi_pending && !waiting && !self.events.nmi_blocked && !self.events.mov_ss_shadow {
+            self.events.nmi_pending = false;
+            self.events.nmi_blocked = true;
+            self.events.activity = Activity::Running;
+            self.interrupt(2)?;
+        }
+        if self.local.take(request::INTERRUPT) == 0 {
+            return Ok(None);
+        }
+        // The request is dropped while interrupts are held back: whatever lets them through again
+        // (`set_rflags`, the end of a shadow, a start-up) posts it anew.
+        if waiting || !self.flags.interrupts() || self.events.interrupt_shadow {
+            return Ok(None);
+        }
+        let vector = self.local.apic().acknowledge();
+        let vector = match vector {
+            Some(vector) => vector,
+            None if self.local.extint() => self.bus.acknowledge_extint(),
+            None => return Ok(None),
+        };
+        // There may be more; what arrives from here on posts again by itself.
+        self.local.post(request::INTERRUPT);
+        self.events.activity = Activity::Running;
+        self.interrupt(vector)?;
+        Ok(None)
+    }
+
+    /// Runs one block, at most `budget` instructions of it, and delivers what it raised.
+    fn step(&mut self, blocks: &mut BlockCache, budget: u64) -> Result<(), Shutdown> {
+        let shadow = self.events.interrupt_shadow;
+        let trap = self.flags.bits & rflags::TF != 0;
+        let watched = self.debug.dr7 & 0xff != 0;
+        let mut most = u32::try_from(budget).unwrap_or(u32::MAX);
+        if shadow || watched || self.flags.bits & (rflags::TF | rflags::RF) != 0 {
+            most = 1;
+        }
+        if watched && self.flags.bits & rflags::RF == 0 && self.instruction_breakpoint() {
+            return self.deliver(Fault::DB, true);
+        }
+        // The shadow is over after this instruction, unless it casts a new one.
+        (self.events.interrupt_shadow, self.events.mov_ss_shadow) = (false, false);
+        let done = self.execute(blocks, most);
+        if shadow && self.local.requests() == 0 {
+            // Requests were held back: look again.
+            self.local.post(request::INTERRUPT);
+        }
+        if let Err(fault) = done {
+            self.set_rip(self.this_rip);
+            return self.deliver(fault, true);
+        }
+        self.flags.bits &= !rflags::RF;
+        if trap {
+            self.events.pending_debug |= 1 << 14;
+        }
+        if self.events.pending_debug != 0 && !self.events.mov_ss_shadow {
+            self.debug.dr6 |= std::mem::take(&mut self.events.pending_debug);
+            return self.deliver(Fault::DB, false);
+        }
+        Ok(())
+    }
+
+    /// Finds or decodes the block at RIP and runs it.
+    #[inline(always)]
+    fn execute(&mut self, blocks: &mut BlockCache, most: u32) -> Done {
+        let mode = self.mode;
+        let rip = self.code_rip();
+        self.this_rip = rip;
+        let linear = self.code_linear(rip)?;
+        let host = match self.tlb.exec(linear) {
+            Some(host) => host,
+            None => match self.code_host(linear)? {
+                Some(host) => host,
+                None => return self.execute_straddling(linear, rip, mode),
+            },
+        };
+        let page = self.tlb.page_index(host);
+        let at = (page as u64) << 12 | linear & 0xfff;
+        let generation = self.memory.pages().generation(page);
+        if let Some(block) = blocks.get(at, mode, generation) {
+            return self.run_ops(&block.ops, most);
+        }
+        let generation = self.memory.pages().mark_code(page);
+        let ops = self.decode_at(host, linear, rip, mode);
+        if ops.is_empty() {
+            return self.execute_straddling(linear, rip, mode);
+        }
+        blocks.insert(at, mode, generation, ops);
+        match blocks.get(at, mode, generation) {
+            Some(block) => self.run_ops(&block.ops, most),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn run_ops(&mut self, ops: &[Op], most: u32) -> Done {
+        self.left = most.min(ops.len() as u32);
+        let mut done = 0u32;
+        let mut next = self.this_rip;
+        for op in ops {
+            self.this_rip = next;
+            self.regs[17] = next.wrapping_add(u64::from(op.len));
+            if let Err(fault) = (op.exec)(self, op) {
+                self.retired += u64::from(done);
+                return Err(fault);
+            }
+            done += 1;
+            if done >= self.left {
+                break;
+            }
+            next = self.regs[17];
+        }
+        self.retired += u64::from(done);
+        Ok(())
+    }
+
+    /// RIP cut to the code segment's width.
+    #[inline(always)]
+    fn code_rip(&self) -> u64 {
+        match self.mode {
+            Mode::Long => self.rip(),
+            Mode::Protected32 => self.rip() & 0xffff_ffff,
+            // A 16-bit segment may still be run with 32-bit EIP: the limit decides.
+            _ => self.rip() & 0xffff_ffff,
+        }
+    }
+
+    /// Linear address of the instruction at `rip`.
+    #[inline(always)]
+    fn code_linear(&self, rip: u64) -> Done<u64> {
+        if self.mode == Mode::Long {
+            return Ok(rip);
+        }
+        let cs = &self.segs[usize::from(seg::CS)];
+        if rip > u64::from(cs.limit) {
+            return Err(Fault::GP0);
+        }
+        Ok(cs.base.wrapping_add(rip) & 0xffff_ffff)
+    }
+
+    /// Host address of an executable byte, filling the TLB; `None` when it is not RAM.
+    fn code_host(&mut self, linear: u64) -> Done<Option<*mut u8>> {
+        self.fetch_host(linear, Access::Execute)
+    }
+
+    /// Decodes what lies in the page from `host` on.
+    fn decode_at(&self, host: *mut u8, linear: u64, rip: u64, mode: Mode) -> Vec<Op> {
+        let mut bytes = [0u8; 256];
+        let room = (4096 - (linear & 0xfff) as usize).min(bytes.len());
+        for (i, byte) in bytes[..room].iter_mut().enumerate() {
+            *byte = raw::load(raw::offset(host, i));
+        }
+        decode::block(&bytes[..room], rip, mode)
+    }
+
+    /// Runs one instruction that crosses a page, or does not lie in RAM. Not cached.
+    #[cold]
+    fn execute_straddling(&mut self, linear: u64, rip: u64, mode: Mode) -> Done {
+        let mut bytes = [0u8; 15];
+        let first = (4096 - (linear & 0xfff) as usize).min(bytes.len());
+        self.fetch_bytes(linear, &mut bytes[..first])?;
+        let mut have = first;
+        let mut decoded = decode::single(&bytes[..have], rip, mode);
+        if matches!(decoded, One::NeedMore) && have < bytes.len() {
+            let next = linear.wrapping_add(have as u64);
+            let next = if mode == Mode::Long { next } else { next & 0xffff_ffff };
+            self.fetch_bytes(next, &mut bytes[have..])?;
+            have = bytes.len();
+            decoded = decode::single(&bytes[..have], rip, mode);
+        }
+        match decoded {
+            One::Op(op, _) => self.run_ops(&[op], 1),
+            // Longer than 15 bytes (SDM 2A, 2.3.11).
+            One::NeedMore => Err(Fault::GP0),
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Block device (virtio 1.3, section 5.2): one queue in front of a [`Disk`].
+//!
+//! Requests are served in order, on a worker thread, through a buffer of at most [`PIECE`] bytes.
+//! A driver that did not accept FLUSH is given a write-through disk (section 5.2.6.2): every write
+//! is made durable before it completes.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use riad_disk::{Disk, SECTOR_SIZE};
+use serde::{Deserialize, Serialize};
+
+use super::chain::{Chain, Reader, Writer};
+use super::worker::{Control, Task, Worker};
+use super::{
+    ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
+    VirtioInterrupt, read_image,
+};
+use crate::pci::lock;
+
+/// The most bytes moved at a time.
+pub const PIECE: usize = 1 << 20;
+/// Bytes of a serial number.
+pub const SERIAL_LEN: usize = 20;
+/// Requests served before the driver is told.
+const BATCH: usize = 16;
+const QUEUE: u16 = 0;
+const QUEUE_SIZES: [u16; 1] = [256];
+
+/// Segments of a request: what fits into the queue with header and status.
+const SEGMENTS: u32 = 254;
+/// Bytes of a segment. 254 of them stay within what a chain may describe.
+const SEGMENT_BYTES: u32 = 1 << 20;
+/// Ranges in one discard or write-zeroes request.
+const RANGES: u32 = 64;
+/// Sectors in one such range: 2 GiB.
+const RANGE_SECTORS: u32 = 1 << 22;
+
+/// Feature bits (section 5.2.3).
+mod feature {
+    pub(super) const SIZE_MAX: u64 = 1 << 1;
+    pub(super) const SEG_MAX: u64 = 1 << 2;
+    pub(super) const RO: u64 = 1 << 5;
+    pub(super) const BLK_SIZE: u64 = 1 << 6;
+    pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const DISCARD: u64 = 1 << 13;
+    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// Request types (section 5.2.6).
+mod request {
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
+}
+
+/// How a request went (section 5.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Ok = 0,
+    IoError = 1,
+    Unsupported = 2,
+}
+
+/// The block device.
+#[derive(Debug)]
+pub struct Blk {
+    disk: Arc<dyn Disk>,
+    serial: [u8; SERIAL_LEN],
+    worker: Option<Worker<Work>>,
+}
+
+/// Saved block device. The disk's contents are saved by whoever owns the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkState {
+    /// Serial number, padded with zeros.
+    pub serial: [u8; SERIAL_LEN],
+    /// Size of the disk in sectors of 512 bytes: the disk given on restore has the same.
+    pub sectors: u64,
+}
+
+/// A disk that is not the one that was saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the saved machine had a disk of {saved} sectors, but this one has {given}; give it the disk it was saved with")]
+pub struct WrongDisk {
+    /// Sectors of the saved disk.
+    pub saved: u64,
+    /// Sectors of the disk given.
+    pub given: u64,
+}
+
+impl Blk {
+    /// A device in front of `disk`. The guest sees the first [`SERIAL_LEN`] bytes of `serial`.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, serial: &str) -> Self {
+        let mut bytes = [0; SERIAL_LEN];
+        for (byte, given) in bytes.iter_mut().zip(serial.bytes()) {
+            *byte = given;
+        }
+        Self { disk, serial: bytes, worker: None }
+    }
+
+    /// A device as saved, in front of the disk it had.
+    ///
+    /// # Errors
+    /// [`WrongDisk`] when the disk has another size.
+    pub fn restore(disk: Arc<dyn Disk>, state: &BlkState) -> Result<Self, WrongDisk> {
+        let BlkState { serial, sectors: saved } = *state;
+        let given = sectors(&*disk);
+        if given != saved {
+            return Err(WrongDisk { saved, given });
+        }
+        Ok(Self { disk, serial, worker: None })
+    }
+}
+
+fn sectors(disk: &dyn Disk) -> u64 {
+    disk.size() / SECTOR_SIZE
+}
+
+impl VirtioDevice for Blk {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Block
+    }
+
+    fn features(&self) -> u64 {
+        let both = feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE | feature::FLUSH;
+        if self.disk.read_only() {
+            both | feature::RO
+        } else {
+            both | feature::DISCARD | feature::WRITE_ZEROES
+        }
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn config_len(&self) -> u32 {
+        60
+    }
+
+    /// `struct virtio_blk_config`, section 5.2.4.
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut image = [0; 60];
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &sectors(&*self.disk).to_le_bytes());
+        put(8, &SEGMENT_BYTES.to_le_bytes());
+        put(12, &SEGMENTS.to_le_bytes());
+        put(20, &(SECTOR_SIZE as u32).to_le_bytes());
+        if !self.disk.read_only() {
+            put(36, &RANGE_SECTORS.to_le_bytes());
+            put(40, &RANGES.to_le_bytes());
+            put(44, &8u32.to_le_bytes());
+            put(48, &RANGE_SECTORS.to_le_bytes());
+            put(52, &RANGES.to_le_bytes());
+            put(56, &[1]);
+        }
+        read_image(&image, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let Some(queue) = activation.queue(usize::from(QUEUE)) else { return Ok(()) };
+        let work = Work {
+            server: Server {
+                disk: Arc::clone(&self.disk),
+                serial: self.serial,
+                write_through: !activation.has(feature::FLUSH),
+                memory: activation.memory,
+                buffer: Vec::new(),
+            },
+            queue,
+            interrupt: activation.interrupt,
+            broken: false,
+        };
+        self.worker = Some(Worker::spawn("virtio-blk", work, activation.paused)?);
+        Ok(())
+    }
+
+    fn notify(&mut self, _index: u16) {
+        if let Some(worker) = &self.worker {
+            worker.kick();
+        }
+    }
+
+    fn reset(&mut self) {
+        self.worker = None;
+    }
+
+    fn pause(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.pause();
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.resume();
+        }
+    }
+
+    fn save(&self) -> DeviceState {
+        let Self { disk, serial, worker: _ } = self;
+        DeviceState::Blk(BlkState { serial: *serial, sectors: sectors(&**disk) })
+    }
+}
+
+struct Work {
+    server: Server,
+    queue: SharedQueue,
+    interrupt: Arc<dyn VirtioInterrupt>,
+    broken: bool,
+}
+
+impl Work {
+    /// Serves up to [`BATCH`] requests; returns whether there may be more.
+    fn batch(&mut self, control: &Control) -> Result<bool, QueueError> {
+        let mut queue = lock(&self.queue);
+        let mut more = true;
+        for _ in 0..BATCH {
+            if control.interrupted() {
+                break;
+            }
+            let Some(chain) = queue.pop()? else {
+                more = queue.enable_notifications()?;
+                break;
+            };
+            let written = self.server.serve(&chain);
+            queue.add_used(chain, written)?;
+        }
+        if queue.publish()? {
+            self.interrupt.queue(QUEUE);
+        }
+        Ok(more)
+    }
+}
+
+impl Task for Work {
+    fn turn(&mut self, control: &Control) {
+        while !self.broken && !control.interrupted() {
+            match self.batch(control) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.broken = true;
+                    self.interrupt.fail(&error);
+                }
+            }
+        }
+    }
+}
+
+/// Serves one request at a time.
+struct Server {
+    disk: Arc<dyn Disk>,
+    serial: [u8; SERIAL_LEN],
+    write_through: bool,
+    memory: riad_memory::GuestMemory,
+    /// At most [`PIECE`] bytes.
+    buffer: Vec<u8>,
+}
+
+impl Server {
+    /// Serves a request and returns how many bytes of the chain were written.
+    fn serve(&mut self, chain: &Chain) -> u32 {
+        let memory = self.memory.clone();
+        let mut reader = chain.reader(&memory);
+        let mut writer = chain.writer(&memory);
+        // The status is the last writable byte; without one there is no way to answer.
+        let Some(data_len) = writer.remaining().checked_sub(1) else {
+            tracing::debug!("a request without a status byte");
+            return 0;
+        };
+        let status = match reader.array::<16>() {
+            Some(header) => self.request(header, &mut reader, &mut writer, data_len),
+            None => Status::IoError,
+        };
+        // The length in the used ring counts from the start (section 2.7.8.2) and includes the
+        // status, so what the request left unwritten is written now.
+        let mut unwritten = writer.remaining().saturating_sub(1);
+        self.buffer.clear();
+        self.buffer.resize(unwritten.min(PIECE as u64) as usize, 0);
+        while unwritten > 0 {
+            let len = unwritten.min(PIECE as u64);
+            let zeros = self.buffer.get(..len as usize).unwrap_or(&[]);
+            if writer.write_all(zeros).is_err() {
+                break;
+            }
+            unwritten -= len;
+        }
+        // There is exactly one byte left.
+        let _ = writer.write_all(&[status as u8]);
+        writer.written()
+    }
+
+    fn request(
+        &mut self,
+        header: [u8; 16],
+        reader: &mut Reader<'_>,
+        writer: &mut Writer<'_>,
+        data_len: u64,
+    ) -> Status {
+        let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
+        let sector = u64::from_le_bytes(sector);
+        match u32::from_le_bytes([t0, t1, t2, t3]) {
+            request::IN => self.read(sector, writer, data_len),
+            request::OUT => self.write(sector, reader),
+            request::FLUSH => done(self.disk.flush()),
+            request::GET_ID => {
+                let len = usize::try_from(data_len).unwrap_or(SERIAL_LEN).min(SERIAL_LEN);
+                let id = self.serial.get(..len).unwrap_or(&[]);
+                if writer.write_all(id).is_ok() { Status::Ok } else { Status::IoError }
+            }
+            kind @ (request::DISCARD | request::WRITE_ZEROES) if !self.disk.read_only() => {
+                self.ranges(kind, reader)
+            }
+            _ => Status::Unsupported,
+        }
+    }
+
+    /// Where `len` bytes from `sector` lie, if they are whole sectors of the disk.
+    fn place(&self, sector: u64, len: u64) -> Option<u64> {
+        let start = sector.checked_mul(SECTOR_SIZE)?;
+        let end = start.checked_add(len)?;
+        (len % SECTOR_SIZE == 0 && end <= self.disk.size()).then_some(start)
+    }
+
+    fn read(&mut self, sector: u64, writer: &mut Writer<'_>, len: u64) -> Status {
+        let Some(mut at) = self.place(sector, len) else { return Status::IoError };
+        let mut left = len;
+        while left > 0 {
+            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            self.buffer.resize(piece, 0);
+            let status = done(self.disk.read(at, &mut self.buffer));
+            if status != Status::Ok || writer.write_all(&self.buffer).is_err() {
+                return Status::IoError;
+            }
+            at += piece as u64;
+            left -= piece as u64;
+        }
+        Status::Ok
+    }
+
+    fn write(&mut self, sector: u64, reader: &mut Reader<'_>) -> Status {
+        let mut left = reader.remaining();
+        let Some(mut at) = self.place(sector, left) else { return Status::IoError };
+        if self.disk.read_only() {
+            return Status::IoError;
+        }
+        while left > 0 {
+            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            self.buffer.resize(piece, 0);
+            if reader.read_exact(&mut self.buffer).is_err() {
+                return Status::IoError;
+            }
+            if done(self.disk.write(at, &self.buffer)) != Status::Ok {
+                return Status::IoError;
+            }
+            at += piece as u64;
+            left -= piece as u64;
+        }
+        if self.write_through { done(self.disk.flush()) } else { Status::Ok }
+    }
+
+    /// Discard and write zeroes: `struct virtio_blk_discard_write_zeroes`, several of them.
+    fn ranges(&mut self, kind: u32, reader: &mut Reader<'_>) -> Status {
+        const UNMAP: u32 = 1;
+        let bytes = reader.remaining();
+        if bytes == 0 || bytes % 16 != 0 || bytes > 16 * u64::from(RANGES) {
+            return Status::IoError;
+        }
+        while let Some(range) = reader.array::<16>() {
+            let range = u128::from_le_bytes(range);
+            let (sector, count, flags) = (range as u64, (range >> 64) as u32, (range >> 96) as u32);
+            let allowed = if kind == request::DISCARD { 0 } else { UNMAP };
+            if flags & !allowed != 0 {
+                return Status::Unsupported;
+            }
+            let len = u64::from(count) * SECTOR_SIZE;
+            let Some(at) = self.place(sector, len).filter(|_| count <= RANGE_SECTORS) else {
+                return Status::IoError;
+            };
+            let result = if kind == request::DISCARD {
+                self.disk.discard(at, len)
+            } else {
+                self.disk.write_zeroes(at, len)
+            };
+            if done(result) != Status::Ok {
+                return Status::IoError;
+            }
+        }
+        if self.write_through { done(self.disk.flush()) } else { Status::Ok }
+    }
+}
+
+/// A disk's answer as a status; the reason goes to the log.
+fn done(result: Result<(), riad_disk::Error>) -> Status {
+    match result {
+        Ok(()) => Status::Ok,
+        Err(error) => {
+            tracing::warn!(%error, "the guest's disk request failed");
+            Status::IoError
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "blk_test.rs"]
+mod tests;

@@ -1,0 +1,182 @@
+//! A buffer the driver made available: descriptors the device reads, then descriptors it writes
+//! (virtio 1.3, section 2.7.4), as [`std::io::Read`] and [`std::io::Write`].
+
+use std::io;
+
+use riad_memory::{Gpa, GuestMemory};
+
+/// A run of guest memory. It was RAM when its chain was taken off the queue, and RAM does not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First byte.
+    pub at: Gpa,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// One buffer, off the available ring and not yet in the used ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    head: u16,
+    segments: Vec<Segment>,
+    /// How many segments are for reading; the rest is for writing.
+    readable: usize,
+}
+
+impl Chain {
+    pub(super) fn new(head: u16, segments: Vec<Segment>, readable: usize) -> Self {
+        let readable = readable.min(segments.len());
+        Self { head, segments, readable }
+    }
+
+    /// Index of the first descriptor: the buffer's name in the used ring.
+    #[must_use]
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// What the device reads.
+    #[must_use]
+    pub fn readable(&self) -> &[Segment] {
+        self.segments.get(..self.readable).unwrap_or(&[])
+    }
+
+    /// What the device writes.
+    #[must_use]
+    pub fn writable(&self) -> &[Segment] {
+        self.segments.get(self.readable..).unwrap_or(&[])
+    }
+
+    /// Reads what the driver wrote.
+    #[must_use]
+    pub fn reader<'a>(&'a self, memory: &'a GuestMemory) -> Reader<'a> {
+        Reader { cursor: Cursor::new(memory, self.readable()) }
+    }
+
+    /// Writes what the driver will read.
+    #[must_use]
+    pub fn writer<'a>(&'a self, memory: &'a GuestMemory) -> Writer<'a> {
+        Writer { cursor: Cursor::new(memory, self.writable()) }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Cursor<'a> {
+    memory: &'a GuestMemory,
+    rest: &'a [Segment],
+    /// Bytes done of the first of `rest`.
+    within: u32,
+    remaining: u64,
+    done: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(memory: &'a GuestMemory, segments: &'a [Segment]) -> Self {
+        let remaining = segments.iter().map(|segment| u64::from(segment.len)).sum();
+        Self { memory, rest: segments, within: 0, remaining, done: 0 }
+    }
+
+    /// The next run of at most `most` bytes; `None` at the end.
+    fn next(&mut self, most: usize) -> Option<(Gpa, usize)> {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        while let Some((first, others)) = self.rest.split_first() {
+            let left = first.len.saturating_sub(self.within);
+            if left == 0 {
+                (self.rest, self.within) = (others, 0);
+                continue;
+            }
+            let len = left.min(most);
+            let at = first.at.checked_add(u64::from(self.within))?;
+            self.within += len;
+            self.remaining = self.remaining.saturating_sub(u64::from(len));
+            self.done += u64::from(len);
+            return Some((at, len as usize));
+        }
+        None
+    }
+
+    fn skip(&mut self, mut len: u64) {
+        while len > 0 {
+            match self.next(usize::try_from(len).unwrap_or(usize::MAX)) {
+                Some((_, skipped)) => len -= skipped as u64,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Reads the device-readable part of a chain, front to back.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl Reader<'_> {
+    /// Bytes not read yet.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.cursor.remaining
+    }
+
+    /// The next `N` bytes; `None` when fewer are left.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        io::Read::read_exact(self, &mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(room) = buf.get_mut(done..).filter(|room| !room.is_empty()) {
+            let Some((at, len)) = self.cursor.next(room.len()) else { break };
+            let Some(room) = room.get_mut(..len) else { break };
+            self.cursor.memory.read(at, room).map_err(io::Error::other)?;
+            done += len;
+        }
+        Ok(done)
+    }
+}
+
+/// Writes the device-writable part of a chain, front to back.
+#[derive(Debug, Clone)]
+pub struct Writer<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl Writer<'_> {
+    /// Bytes there is still room for.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.cursor.remaining
+    }
+
+    /// Bytes written or skipped so far: the length for the used ring.
+    #[must_use]
+    pub fn written(&self) -> u32 {
+        u32::try_from(self.cursor.done).unwrap_or(u32::MAX)
+    }
+
+    /// Leaves `len` bytes as they are.
+    pub fn skip(&mut self, len: u64) {
+        self.cursor.skip(len);
+    }
+}
+
+impl io::Write for Writer<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(left) = buf.get(done..).filter(|left| !left.is_empty()) {
+            let Some((at, len)) = self.cursor.next(left.len()) else { break };
+            let Some(left) = left.get(..len) else { break };
+            self.cursor.memory.write(at, left).map_err(io::Error::other)?;
+            done += len;
+        }
+        Ok(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

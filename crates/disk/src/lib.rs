@@ -1,0 +1,142 @@
+//! Disks: what stands behind a block device, on the host's side.
+//!
+//! A block device sees a [`Disk`] and nothing else: [`RawDisk`] is a file or a block device of the
+//! host, [`Overlay`] keeps what is written apart from a base that stays as it is, and [`MemDisk`]
+//! is for tests. All may be used from several threads at once. Ranges come from the guest, so every
+//! method checks them; the data of concurrent accesses to the same bytes is undefined, as on
+//! hardware.
+//!
+//! Where to begin: [`Disk`], then `raw.rs`.
+
+mod mem;
+mod overlay;
+mod raw;
+mod sys;
+
+pub use mem::MemDisk;
+pub use overlay::{CLUSTER_SIZE, Overlay, OverlayState};
+pub use raw::RawDisk;
+
+use std::fmt;
+
+/// Bytes in a sector, the unit of virtio-blk addresses (virtio 1.3, section 5.2).
+pub const SECTOR_SIZE: u64 = 512;
+
+/// What can go wrong with a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host's file refused.
+    #[error("{what} failed on disk {name}: {source}")]
+    Io {
+        /// `read`, `write`, `flush`, ...
+        what: &'static str,
+        /// The disk's file, as the user knows it.
+        name: String,
+        /// The host's reason.
+        source: std::io::Error,
+    },
+    /// An access past the end.
+    #[error("access at byte {offset} (+{len}) is past the end of disk {name} ({size} bytes)")]
+    OutOfRange {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Size of the disk in bytes.
+        size: u64,
+        /// The disk's file.
+        name: String,
+    },
+    /// A write to a disk that was opened for reading.
+    #[error("disk {0} is read-only")]
+    ReadOnly(String),
+    /// A disk that is not made of whole sectors.
+    #[error(
+        "disk {name} is {size} bytes long, which is not a multiple of {SECTOR_SIZE}: \
+         is it a disk image? `truncate --size=%{SECTOR_SIZE} FILE` extends one to a whole sector"
+    )]
+    OddSize {
+        /// The disk's file.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The saved state of an overlay does not belong to this base.
+    #[error(
+        "the saved overlay does not fit disk {name}: {reason}; \
+         restore it on the disk it was saved from"
+    )]
+    BadState {
+        /// The base.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An error of the host's.
+    fn io(what: &'static str, name: &str, source: std::io::Error) -> Self {
+        Self::Io { what, name: name.to_owned(), source }
+    }
+}
+
+/// Checks that `len` bytes at `offset` are inside the disk.
+fn check_range(disk: &dyn Disk, offset: u64, len: u64) -> Result<(), Error> {
+    let size = disk.size();
+    if offset.checked_add(len).is_some_and(|end| end <= size) {
+        return Ok(());
+    }
+    Err(Error::OutOfRange { offset, len, size, name: disk.name().to_owned() })
+}
+
+/// The length of a buffer.
+fn length(buf: &[u8]) -> u64 {
+    // A buffer of 2^64 bytes does not exist; were there one, it would be out of range.
+    u64::try_from(buf.len()).unwrap_or(u64::MAX)
+}
+
+/// As [`check_range`], and that the disk may be written.
+fn check_write(disk: &dyn Disk, offset: u64, len: u64) -> Result<(), Error> {
+    if disk.read_only() {
+        return Err(Error::ReadOnly(disk.name().to_owned()));
+    }
+    check_range(disk, offset, len)
+}
+
+/// A disk as a block device sees it. Methods may be called from several threads at once.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// The disk as the user knows it, for messages.
+    fn name(&self) -> &str {
+        "(unnamed)"
+    }
+    /// Size in bytes, a multiple of [`SECTOR_SIZE`].
+    fn size(&self) -> u64;
+    /// Whether writes are refused.
+    fn read_only(&self) -> bool;
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::Io`].
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
+    /// Writes `buf` at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::ReadOnly`], [`Error::Io`].
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error>;
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn flush(&self) -> Result<(), Error>;
+    /// Gives the space of a range back; it reads as anything (Riad: zeros) afterwards.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Error>;
+    /// Makes a range read as zeros.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error>;
+}

@@ -1,0 +1,110 @@
+//! Which clusters are in the delta.
+
+use std::io;
+use std::ops::Range;
+
+/// One bit a cluster.
+#[derive(Debug)]
+pub(super) struct Bitmap {
+    words: Vec<u64>,
+    len: u64,
+}
+
+/// Clusters next to each other with the same bit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) clusters: Range<u64>,
+    pub(super) is_set: bool,
+}
+
+impl Run {
+    /// The clusters, when their bits are set.
+    pub(super) fn set(self) -> Option<Range<u64>> {
+        self.is_set.then_some(self.clusters)
+    }
+}
+
+impl Bitmap {
+    /// `len` bits that are clear.
+    ///
+    /// # Errors
+    /// Out of memory: files may be longer than anything that is kept in them.
+    pub(super) fn new(len: u64) -> io::Result<Self> {
+        let out_of_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let size = usize::try_from(len.div_ceil(64)).unwrap_or(usize::MAX);
+        let mut words = Vec::new();
+        words.try_reserve_exact(size).map_err(out_of_memory)?;
+        words.resize(size, 0);
+        Ok(Self { words, len })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How many bits are set.
+    pub(super) fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    fn word(&self, bit: u64) -> u64 {
+        usize::try_from(bit / 64).ok().and_then(|index| self.words.get(index)).map_or(0, |&w| w)
+    }
+
+    fn get(&self, bit: u64) -> bool {
+        self.word(bit) >> (bit % 64) & 1 != 0
+    }
+
+    /// The end of the run that `bit` is in, at most `end`.
+    fn run_end(&self, bit: u64, end: u64) -> u64 {
+        let is_set = self.get(bit);
+        let mut at = bit;
+        while at < end {
+            // Bits that differ from the run's, from `at` on.
+            let word = if is_set { !self.word(at) } else { self.word(at) } >> (at % 64);
+            if word != 0 {
+                return end.min(at + u64::from(word.trailing_zeros()));
+            }
+            at += 64 - at % 64;
+        }
+        end
+    }
+
+    /// Whether all bits of a range are set.
+    pub(super) fn all(&self, range: Range<u64>) -> bool {
+        range.is_empty()
+            || (self.get(range.start) && self.run_end(range.start, range.end) == range.end)
+    }
+
+    /// Sets the bits of a range; those past the end do not exist.
+    pub(super) fn set(&mut self, range: Range<u64>) {
+        let mut at = range.start;
+        let end = range.end.min(self.len);
+        while at < end {
+            let stop = end.min(at - at % 64 + 64);
+            let mask = u64::MAX >> (64 - (stop - at)) << (at % 64);
+            if let Some(word) = usize::try_from(at / 64).ok().and_then(|i| self.words.get_mut(i)) {
+                *word |= mask;
+            }
+            at = stop;
+        }
+    }
+
+    /// The runs of a range, in order, without gaps.
+    pub(super) fn runs(&self, range: Range<u64>) -> impl Iterator<Item = Run> + '_ {
+        let Range { mut start, end } = range;
+        std::iter::from_fn(move || {
+            if start >= end {
+                return None;
+            }
+            let clusters = start..self.run_end(start, end);
+            let is_set = self.get(start);
+            start = clusters.end;
+            Some(Run { clusters, is_set })
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "bitmap_test.rs"]
+mod tests;

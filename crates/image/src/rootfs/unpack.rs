@@ -1,0 +1,238 @@
+//! Putting a package's files into the tree.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use md5::{Digest, Md5};
+
+use super::{Attributes, Content, DpkgDatabase, Kind, RootFs, components};
+use crate::deb::{Deb, DebError, limits};
+use crate::deb822::Paragraphs;
+use crate::hash::hex;
+
+/// What is left out of images, as patterns in the notation of dpkg's path-exclude. The guest's dpkg
+/// is told the same (in `/etc/dpkg/dpkg.cfg.d/riad`), so packages installed later match.
+pub(crate) const EXCLUDED: [&str; 6] = [
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/lintian/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+    "/usr/share/groff/*",
+];
+
+/// What is kept all the same: the licences.
+pub(crate) const INCLUDED: &str = "/usr/share/doc/*/copyright";
+
+/// Whether an image leaves a file out. `path` has no slash at its start.
+#[must_use]
+pub fn is_excluded(path: &str) -> bool {
+    let below = |pattern: &str| {
+        let directory = pattern.trim_start_matches('/').trim_end_matches('*');
+        path.strip_prefix(directory).is_some_and(|rest| !rest.is_empty())
+    };
+    let is_licence = path
+        .strip_prefix("usr/share/doc/")
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(_, name)| name == "copyright");
+    EXCLUDED.iter().any(|pattern| below(pattern)) && !is_licence
+}
+
+/// What dpkg remembers of an unpacked package.
+struct Unpacked {
+    /// Paths, without a slash at the start, as the package has them.
+    paths: Vec<String>,
+    /// MD5 of the configuration files, by path.
+    md5: HashMap<String, String>,
+}
+
+/// Unpacks a package and enters it into dpkg's database.
+///
+/// # Errors
+///
+/// The package is damaged, or contains what no package may contain.
+pub fn unpack_package(
+    rootfs: &mut RootFs,
+    database: &mut DpkgDatabase,
+    deb: &mut Deb,
+    arch: &str,
+) -> Result<(), DebError> {
+    let control = deb.control()?;
+    let conffiles = conffiles(&control);
+    let unpacked = unpack(rootfs, deb, &conffiles, &|path| !is_excluded(path))?;
+    let conffiles: Vec<(String, String)> = conffiles
+        .into_iter()
+        .filter_map(|path| {
+            let md5 = unpacked.md5.get(path.trim_start_matches('/'))?.clone();
+            Some((path, md5))
+        })
+        .collect();
+    database.add(&control, &unpacked.paths, &conffiles, arch)
+}
+
+/// Unpacks a kernel package: its modules go into the tree, its image is handed back. The package
+/// itself is not entered into dpkg's database: as a package it would ask for an initramfs builder,
+/// and have the guest build one, which Riad has no use for.
+///
+/// # Errors
+///
+/// The package is damaged.
+pub fn unpack_kernel(
+    rootfs: &mut RootFs,
+    deb: &mut Deb,
+) -> Result<BTreeMap<String, Vec<u8>>, DebError> {
+    let mut images = BTreeMap::new();
+    let is_modules = |path: &str| {
+        ["lib/modules/", "usr/lib/modules/"].iter().any(|prefix| path.starts_with(prefix))
+    };
+    let mut data = deb.data()?;
+    let mut count = 0;
+    for entry in data.entries()? {
+        let mut entry = entry?;
+        let path = entry_path(&entry)?;
+        count_entry(&mut count)?;
+        if path.starts_with("boot/vmlinu") && entry.header().entry_type().is_file() {
+            let mut image = Vec::new();
+            entry.read_to_end(&mut image)?;
+            images.insert(path, image);
+        } else if is_modules(&path) {
+            put(rootfs, &path, &mut entry, &mut |_| {})?;
+        }
+    }
+    Ok(images)
+}
+
+/// Unpacks a package's files that `keep` says yes to, and nothing else of it.
+///
+/// # Errors
+///
+/// The package is damaged.
+pub fn unpack_data(
+    rootfs: &mut RootFs,
+    deb: &mut Deb,
+    keep: &dyn Fn(&str) -> bool,
+) -> Result<(), DebError> {
+    unpack(rootfs, deb, &[], keep).map(|_| ())
+}
+
+/// The configuration files a package names, without those it wants removed.
+fn conffiles(control: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let text = control.get("conffiles").map(|bytes| String::from_utf8_lossy(bytes));
+    text.iter()
+        .flat_map(|text| text.lines())
+        .map(str::trim)
+        .filter(|line| line.starts_with('/') && !line.contains(char::is_whitespace))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn unpack(
+    rootfs: &mut RootFs,
+    deb: &mut Deb,
+    conffiles: &[String],
+    keep: &dyn Fn(&str) -> bool,
+) -> Result<Unpacked, DebError> {
+    let mut unpacked = Unpacked { paths: Vec::new(), md5: HashMap::new() };
+    let mut data = deb.data()?;
+    let mut count = 0;
+    for entry in data.entries()? {
+        let mut entry = entry?;
+        let path = entry_path(&entry)?;
+        count_entry(&mut count)?;
+        unpacked.paths.push(path.clone());
+        if !keep(&path) {
+            continue;
+        }
+        let is_conffile = conffiles.iter().any(|c| c.trim_start_matches('/') == path);
+        if is_conffile && entry.header().entry_type().is_file() {
+            let mut md5 = Md5::new();
+            put(rootfs, &path, &mut entry, &mut |piece| md5.update(piece))?;
+            unpacked.md5.insert(path, hex(&md5.finalize()));
+        } else {
+            put(rootfs, &path, &mut entry, &mut |_| {})?;
+        }
+    }
+    Ok(unpacked)
+}
+
+fn count_entry(count: &mut usize) -> Result<(), DebError> {
+    *count += 1;
+    if *count > limits::ENTRIES {
+        return Err(DebError::TooLarge {
+            what: "list of entries",
+            limit: limits::ENTRIES as u64,
+        });
+    }
+    Ok(())
+}
+
+/// An entry's path without `./` and slashes at the end.
+fn entry_path<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, DebError> {
+    let bytes = entry.path_bytes();
+    let text = std::str::from_utf8(&bytes).map_err(|_| DebError::Entry {
+        path: String::from_utf8_lossy(&bytes).chars().take(200).collect(),
+        reason: "has a name that is not UTF-8".to_owned(),
+    })?;
+    Ok(components(text)?.join("/"))
+}
+
+fn put<R: Read>(
+    rootfs: &mut RootFs,
+    path: &str,
+    entry: &mut tar::Entry<'_, R>,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<(), DebError> {
+    let refuse =
+        |reason: &str| DebError::Entry { path: path.to_owned(), reason: reason.to_owned() };
+    let header = entry.header();
+    let id = |id: u64| u32::try_from(id).map_err(|_| refuse("has an impossible owner"));
+    let attributes = Attributes {
+        // The mask makes it fit.
+        mode: (header.mode()? & 0o7777) as u16,
+        uid: id(header.uid()?)?,
+        gid: id(header.gid()?)?,
+        mtime: header.mtime()?.min(u64::from(u32::MAX)),
+    };
+    let kind = header.entry_type();
+    let target = |entry: &tar::Entry<'_, R>| {
+        let bytes = entry.link_name_bytes().ok_or_else(|| refuse("is a link to nothing"))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| refuse("is a link to no name"))?;
+        if text.is_empty() || text.len() >= 4096 || text.contains('\0') {
+            return Err(refuse("is a link to an impossible path"));
+        }
+        Ok(text.to_owned())
+    };
+    let numbers = || -> Result<(u32, u32), DebError> {
+        let major = header.device_major()?.unwrap_or(0);
+        let minor = header.device_minor()?.unwrap_or(0);
+        if major > 0xfff || minor > 0xf_ffff {
+            return Err(refuse("is an impossible device"));
+        }
+        Ok((major, minor))
+    };
+    let node = if kind.is_dir() {
+        Kind::Directory(BTreeMap::new())
+    } else if kind.is_symlink() {
+        Kind::Symlink(target(entry)?)
+    } else if kind.is_hard_link() {
+        return rootfs.tree.link(path, &target(entry)?);
+    } else if kind.is_character_special() || kind.is_block_special() {
+        let (major, minor) = numbers()?;
+        Kind::Device { block: kind.is_block_special(), major, minor }
+    } else if kind.is_fifo() {
+        Kind::Fifo
+    } else if kind.is_file() || kind.is_contiguous() {
+        let content: Content = rootfs.spool.add(entry, each)?;
+        Kind::File(content)
+    } else {
+        return Err(refuse("is of a kind that no package has"));
+    };
+    rootfs.tree.put(path, attributes, node)
+}
+
+/// A field of a package's control file.
+pub(crate) fn control_field(control: &BTreeMap<String, Vec<u8>>, field: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(control.get("control")?);
+    let paragraph = Paragraphs::new(&text).next()?.ok()?;
+    paragraph.get(field).map(|value| value.trim().to_owned())
+}

@@ -1,0 +1,89 @@
+//! The host's side: the memory file, its mapping, and raw copies. The only `unsafe` of this crate.
+#![expect(unsafe_code, reason = "mapping memory and copying to it is what this module is for")]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::MemfdFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// A memory file, mapped shared, readable and writable.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: *mut u8,
+    len: usize,
+    file: OwnedFd,
+}
+
+// SAFETY: the mapping is plain shared memory; every access through it is a raw copy or an atomic,
+// never a Rust reference to non-atomic data, so threads may share it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(len: usize) -> std::io::Result<Self> {
+        let file = rustix::fs::memfd_create("riad-guest-memory", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len as u64)?;
+        // SAFETY: a fresh shared mapping at an address the kernel picks touches nothing of ours.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len.max(1),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &file,
+                0,
+            )?
+        };
+        Ok(Self { base: base.cast(), len, file })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Host address of byte `offset`.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len, "offset beyond the mapping");
+        // SAFETY: the offset lies within the mapping.
+        unsafe { self.base.add(offset) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping made in `new`; nothing outlives the `GuestMemory` that owns it.
+        // A failure leaves the mapping in place, which harms nothing.
+        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len.max(1)) };
+    }
+}
+
+/// Copies guest bytes out. `host` and the following `buf.len()` bytes were bounds-checked.
+pub(crate) fn copy_from(host: *const u8, buf: &mut [u8]) {
+    // SAFETY: the caller checked that the range lies in the mapping; `buf` is ours and cannot
+    // overlap it. The guest may write concurrently: bytes may tear, which the guest brought on itself.
+    unsafe { std::ptr::copy_nonoverlapping(host, buf.as_mut_ptr(), buf.len()) }
+}
+
+/// Copies bytes into the guest. `host` and the following `buf.len()` bytes were bounds-checked.
+pub(crate) fn copy_to(host: *mut u8, buf: &[u8]) {
+    // SAFETY: as in `copy_from`.
+    unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), host, buf.len()) }
+}
+
+/// Fills guest bytes. `host` and the following `len` bytes were bounds-checked.
+pub(crate) fn fill(host: *mut u8, len: usize, byte: u8) {
+    // SAFETY: as in `copy_from`.
+    unsafe { std::ptr::write_bytes(host, byte, len) }
+}
+
+/// Views an aligned, bounds-checked guest address as an atomic.
+pub(crate) fn atomic<'a, A>(host: *mut u8) -> &'a A {
+    // SAFETY: the caller checked bounds and alignment; `A` is one of the std atomics, for which
+    // any bit pattern is valid and concurrent access is defined.
+    unsafe { &*host.cast::<A>() }
+}

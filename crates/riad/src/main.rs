@@ -1,0 +1,3 @@
+//! The `riad` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The house chores.
+
+fn main() {}
