@@ -1,3 +1,73 @@
-//! The house chores.
+//! The chores of the repository, one command each: `cargo xtask help` lists them.
+//!
+//! CI runs `cargo xtask test` and nothing else, so whatever it does can be done at any desk.
 
-fn main() {}
+mod cargo;
+mod chores;
+mod test;
+mod walls;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What can go wrong with a chore; its message was made for people.
+type Error = Box<dyn std::error::Error>;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test [--quick]                  everything CI needs, the fast checks first;
+                                  --quick leaves out guests that boot a whole distribution
+  fmt [--check]                   rustfmt
+  lint                            clippy, warnings are errors
+  walls                           the walls of docs/architecture.md that a program can check
+  doc                             the documentation, warnings are errors
+  oracle [--cases N]              the processor in software against the host's own:
+                                  N times the cases of an ordinary test run (default 50)
+  fuzz [TARGET...] [OPTION...]    hostile input; without a target, all of them in turn
+       --cases N | --seconds S    how much for each target (default: 60 seconds)
+       --seed N, --jobs N         where to start, on how many threads
+       --replay FILE              one case that failed
+       --list                     the targets
+  bench interp                    instructions a second of the interpreter
+  deny                            licences and advisories of dependencies (needs cargo-deny)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<(), Error> {
+    match words {
+        ["test"] => test::everything(false),
+        ["test", "--quick"] => test::everything(true),
+        ["fmt"] => chores::format(false),
+        ["fmt", "--check"] => chores::format(true),
+        ["lint"] => chores::lint(),
+        ["walls"] => walls::check(&root()),
+        ["doc"] => chores::doc(),
+        ["oracle"] => chores::oracle(50),
+        ["oracle", "--cases", cases] => chores::oracle(cases.parse()?),
+        ["fuzz", rest @ ..] => chores::fuzz(rest),
+        ["bench", "interp"] => chores::bench_interpreter(),
+        ["deny"] => chores::deny(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("there is no such chore\n\n{HELP}").into()),
+    }
+}
+
+/// The directory of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}

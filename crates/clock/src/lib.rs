@@ -114,7 +114,8 @@ impl HostClockInner {
     fn now(&self) -> Nanos {
         match self.since {
             Some(since) => {
-                self.base + u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX - self.base)
+                self.base
+                    + u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX - self.base)
             }
             None => self.base,
         }

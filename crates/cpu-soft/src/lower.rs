@@ -1,6 +1,6 @@
 //! From `iced-x86`'s instruction to an [`Op`]: operands first, then the family's handler.
 
-use iced_x86::{Code, CpuidFeature, Instruction, OpKind, Register};
+use iced_x86::{Code, CodeSize, CpuidFeature, Instruction, OpKind, Register};
 
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
@@ -177,7 +177,7 @@ fn operands(i: &Instruction) -> Op {
                     OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => 4,
                     _ => 8,
                 };
-                op.seg = segment(i.memory_segment());
+                op.seg = memory_segment(i);
                 op.size = i.memory_size().size().min(255) as u8;
             }
             _ => op.imm = i.immediate(n),
@@ -188,7 +188,7 @@ fn operands(i: &Instruction) -> Op {
 
 fn memory_operand(i: &Instruction, op: &mut Op) {
     op.prefix |= Op::MEM;
-    op.seg = segment(i.memory_segment());
+    op.seg = memory_segment(i);
     op.disp = i.memory_displacement64();
     op.address = match (i.memory_base(), i.memory_index()) {
         (Register::RIP, _) => 8,
@@ -214,6 +214,20 @@ fn memory_operand(i: &Instruction, op: &mut Op) {
     op.scale = i.memory_index_scale().trailing_zeros() as u8;
 }
 
+/// The segment of a memory operand. 64-bit mode ignores prefixes other than FS and GS, also when it
+/// decides between #GP and #SS (SDM 2A, 2.1.1).
+fn memory_segment(i: &Instruction) -> u8 {
+    if i.code_size() != CodeSize::Code64 {
+        return segment(i.memory_segment());
+    }
+    match (i.segment_prefix(), i.memory_base()) {
+        (Register::FS, _) => seg::FS,
+        (Register::GS, _) => seg::GS,
+        (_, Register::RSP | Register::RBP | Register::ESP | Register::EBP) => seg::SS,
+        _ => seg::DS,
+    }
+}
+
 /// The number of a register within its kind, as encoded; AH, CH, DH and BH carry [`HIGH`].
 fn number(register: Register) -> u8 {
     match register {
@@ -222,6 +236,8 @@ fn number(register: Register) -> u8 {
         Register::DH => HIGH | 2,
         Register::BH => HIGH | 3,
         _ if register.is_segment_register() => segment(register),
+        // iced numbers SPL and what follows after the four high bytes.
+        _ if register.is_gpr8() => register.full_register().number() as u8,
         _ => register.number() as u8,
     }
 }

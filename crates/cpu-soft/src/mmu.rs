@@ -143,7 +143,7 @@ impl Cpu {
             level = 2;
         }
         loop {
-            let index = address >> (3 + 9 * level) & 0xff8;
+            let index = address >> (9 * level) & 0xff8;
             let (place, entry) = self.entry64(table + index);
             if entry & P == 0 {
                 return Err(self.page_fault(address, access, view, false, false));

@@ -87,7 +87,10 @@ impl PageTable {
         (0..self.state.len())
             .filter(|&page| {
                 let dirty = self.state[page].load(Ordering::Relaxed) & PageState::DIRTY != 0;
-                dirty && self.state[page].fetch_and(!PageState::DIRTY, Ordering::SeqCst) & PageState::DIRTY != 0
+                dirty
+                    && self.state[page].fetch_and(!PageState::DIRTY, Ordering::SeqCst)
+                        & PageState::DIRTY
+                        != 0
             })
             .collect()
     }

@@ -19,7 +19,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Regions are empty, misaligned or overlap.
-    #[error("guest memory region at {start} of {len} bytes is empty, not page-aligned or overlaps another")]
+    #[error(
+        "guest memory region at {start} of {len} bytes is empty, not page-aligned or overlaps another"
+    )]
     BadRegion {
         /// First address.
         start: Gpa,
@@ -210,6 +212,65 @@ impl GuestMemory {
         let mut buf = vec![0; len];
         self.read(at, &mut buf)?;
         Ok(buf)
+    }
+}
+
+/// Bytes copied at a time between memory and a file.
+const COPY_CHUNK: usize = 1 << 20;
+
+impl GuestMemory {
+    /// Writes all of RAM to a file, in the layout of the memory file; pages of zeros become holes.
+    ///
+    /// # Errors
+    /// [`Error::Copy`].
+    pub fn write_to(&self, file: &std::fs::File) -> Result<(), Error> {
+        use std::os::unix::fs::FileExt;
+        file.set_len(self.size()).map_err(Error::Copy)?;
+        let mut chunk = vec![0; COPY_CHUNK];
+        let mut offset = 0;
+        while offset < self.size() {
+            let len = COPY_CHUNK.min((self.size() - offset) as usize);
+            crate::sys::copy_from(self.inner.map.at(offset as usize), &mut chunk[..len]);
+            for (n, page) in chunk[..len].chunks(PAGE_SIZE as usize).enumerate() {
+                if page.iter().any(|&byte| byte != 0) {
+                    file.write_all_at(page, offset + n as u64 * PAGE_SIZE).map_err(Error::Copy)?;
+                }
+            }
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills RAM, which is new and all zero, from a file that [`write_to`](Self::write_to) wrote.
+    ///
+    /// # Errors
+    /// [`Error::Copy`]; also when the file is of another size.
+    pub fn read_from(&self, file: &std::fs::File) -> Result<(), Error> {
+        use std::os::unix::fs::FileExt;
+        if file.metadata().map_err(Error::Copy)?.len() != self.size() {
+            let message = "the memory file is not as large as the machine's memory";
+            return Err(Error::Copy(std::io::Error::new(std::io::ErrorKind::InvalidData, message)));
+        }
+        let mut page = [0; PAGE_SIZE as usize];
+        let mut offset = 0;
+        while offset < self.size() {
+            // Holes are skipped without reading them.
+            match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+                Ok(data) => offset = data & !(PAGE_SIZE - 1),
+                Err(rustix::io::Errno::NXIO) => return Ok(()),
+                Err(error) => return Err(Error::Copy(error.into())),
+            }
+            if offset >= self.size() {
+                break;
+            }
+            file.read_exact_at(&mut page, offset).map_err(Error::Copy)?;
+            if page.iter().any(|&byte| byte != 0) {
+                crate::sys::copy_to(self.inner.map.at(offset as usize), &page);
+                self.inner.pages.note_write((offset / PAGE_SIZE) as usize);
+            }
+            offset += PAGE_SIZE;
+        }
+        Ok(())
     }
 }
 

@@ -21,7 +21,9 @@ fn copies_land_where_they_are_sent() {
 #[test]
 fn nothing_outside_ram_can_be_reached() {
     let ram = two_regions();
-    for (at, len) in [(0x3fff, 2), (0x4000, 1), (0xffff, 1), (0x12000, 1), (u64::MAX, 2), (0, 0x4001)] {
+    for (at, len) in
+        [(0x3fff, 2), (0x4000, 1), (0xffff, 1), (0x12000, 1), (u64::MAX, 2), (0, 0x4001)]
+    {
         assert!(ram.read_vec(Gpa(at), len).is_err(), "{at:#x}+{len}");
         assert!(ram.write(Gpa(at), &vec![0; len]).is_err(), "{at:#x}+{len}");
     }

@@ -1,1 +1,30 @@
-//! Riad: vmm.
+//! One virtual machine in one process.
+//!
+//! [`Vm::start`] builds a machine from its [`VmConfig`] and runs it: a thread for each processor,
+//! one for timed devices, and those the devices bring. The caller hears of its end by
+//! [`Vm::wait`], talks to the guest through [`Vm::vsock`], and reads its console through the
+//! [`Console`] it gave.
+//!
+//! Where to begin: `config.rs`, then `vm.rs`. `snapshot.rs` is what a machine's state looks like
+//! outside of it.
+
+mod config;
+mod console;
+mod engine;
+mod error;
+mod snapshot;
+mod vm;
+
+pub use config::{Disks, EngineKind, Guest, VmConfig};
+pub use console::{Console, ConsoleLine};
+pub use engine::choose as choose_engine;
+pub use error::Error;
+pub use riad_devices::virtio::vsock::VsockHandle;
+pub use snapshot::{Snapshot, SnapshotError};
+pub use vm::{Ending, Vm};
+
+/// The context id a guest has on its vsock (virtio 1.3, 5.10.4); the host is 2.
+pub const GUEST_CID: u64 = 3;
+
+/// Processors a machine may have.
+pub const MAX_CPUS: u32 = 8;

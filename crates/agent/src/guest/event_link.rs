@@ -102,12 +102,17 @@ impl EventLink {
             State::Open(socket, decoder) => match rustix::io::read(&*socket, decoder.space()) {
                 Ok(count) if count > 0 => {
                     decoder.filled(count);
-                    // The host listens: after the next loss, try at once.
-                    self.wait = FIRST_WAIT;
-                    orders(decoder).unwrap_or_else(|()| {
-                        self.lost();
-                        Vec::new()
-                    })
+                    match orders(decoder) {
+                        Ok(orders) => {
+                            // It is the host, and it listens: after the next loss, try soon.
+                            self.wait = FIRST_WAIT;
+                            orders
+                        }
+                        Err(()) => {
+                            self.lost();
+                            Vec::new()
+                        }
+                    }
                 }
                 Err(Errno::AGAIN | Errno::INTR) => Vec::new(),
                 _ => {

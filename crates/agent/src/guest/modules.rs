@@ -42,7 +42,7 @@ pub(crate) fn load_all(journal: &Journal) -> Vec<PathBuf> {
     let lines = parse(&std::fs::read_to_string(LIST).unwrap_or_default());
     for line in &lines {
         match load(line) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => {}
             Err(error) => {
                 let path = line.path.display();
                 journal.say(Level::Error, &format!("module {path} cannot be loaded: {error}"));
@@ -52,12 +52,16 @@ pub(crate) fn load_all(journal: &Journal) -> Vec<PathBuf> {
     lines.into_iter().map(|line| line.path).collect()
 }
 
-fn load(line: &ModuleLine) -> Result<(), Errno> {
-    let file = File::open(&line.path)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let parameters = CString::new(line.parameters.as_str()).map_err(|_| Errno::INVAL)?;
+fn load(line: &ModuleLine) -> Result<(), String> {
+    let file = File::open(&line.path).map_err(|error| error.to_string())?;
+    let parameters = CString::new(line.parameters.as_str()).map_err(|error| error.to_string())?;
     let compressed = line.path.extension().is_some_and(|extension| extension != "ko");
-    finit_module(&file, &parameters, if compressed { COMPRESSED_FILE } else { 0 })
+    match finit_module(&file, &parameters, if compressed { COMPRESSED_FILE } else { 0 }) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // The kernel's log names the symbol.
+        Err(Errno::NOENT) => Err("it needs a module that is not listed before it".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

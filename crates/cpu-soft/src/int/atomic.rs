@@ -56,16 +56,33 @@ pub(super) fn xadd(i: &Instruction, op: &Op) -> Option<Exec> {
     }))
 }
 
-/// Memory is always written, with what was there when the comparison fails. So is a register
-/// destination, but then the 32-bit accumulator's upper half stays (and the reverse when equal).
-fn compare_exchange<T: Int, D: Target>(cpu: &mut Cpu, op: &Op) -> Done {
-    let accumulator = cpu.get::<T>(gpr::RAX as u8);
-    let source = cpu.get::<T>(op.reg[1]);
-    let old = D::modify(cpu, op, |old| if old == accumulator { source } else { old })?;
+/// Flags of the comparison, and the accumulator when it failed (only then: not even the upper half
+/// of RAX is touched otherwise).
+fn compared<T: Int>(cpu: &mut Cpu, accumulator: T, old: T) {
     let difference = T::low(accumulator.zx().wrapping_sub(old.zx()));
     cpu.flags.sub(accumulator, old, difference);
     if old != accumulator {
         cpu.set(gpr::RAX as u8, old);
+    }
+}
+
+/// Memory is always written, with what was there when the comparison fails.
+fn compare_exchange_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
+    let accumulator = cpu.get::<T>(gpr::RAX as u8);
+    let source = cpu.get::<T>(op.reg[1]);
+    let old = cpu.update(op, |old| if old == accumulator { source } else { old })?;
+    compared(cpu, accumulator, old);
+    Ok(())
+}
+
+/// A register is only written when the comparison succeeds.
+fn compare_exchange_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
+    let accumulator = cpu.get::<T>(gpr::RAX as u8);
+    let source = cpu.get::<T>(op.reg[1]);
+    let old = cpu.get::<T>(op.reg[0]);
+    compared(cpu, accumulator, old);
+    if old == accumulator {
+        cpu.set(op.reg[0], source);
     }
     Ok(())
 }
@@ -73,9 +90,9 @@ fn compare_exchange<T: Int, D: Target>(cpu: &mut Cpu, op: &Op) -> Done {
 /// CMPXCHG.
 pub(super) fn cmpxchg(i: &Instruction, op: &Op) -> Option<Exec> {
     sized!(op.size, T => Some(if is_memory(i, 0) {
-        compare_exchange::<T, Memory>
+        compare_exchange_memory::<T>
     } else {
-        compare_exchange::<T, Reg<0>>
+        compare_exchange_register::<T>
     }))
 }
 

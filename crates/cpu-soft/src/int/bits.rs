@@ -126,13 +126,16 @@ impl Direction for Reverse {
     }
 }
 
-/// A source of zero leaves the destination alone, all 64 bits of it.
+/// A source of zero leaves the destination alone, all 64 bits of it. Of the undefined flags PF is
+/// the parity of the number found (set when there is none), the others are cleared.
 fn scan_bits<T: Int, O: Direction, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let value: T = S::read(cpu, op)?;
+    let number = if value.zx() != 0 { O::first(value.zx()) } else { 0 };
     if value.zx() != 0 {
-        cpu.set(op.reg[0], T::low(u64::from(O::first(value.zx()))));
+        cpu.set(op.reg[0], T::low(u64::from(number)));
     }
-    cpu.flags.put_zf(value.zx() == 0);
+    cpu.flags.bits &= !(CF | AF | OF);
+    cpu.flags.set_zsp(value.zx() == 0, false, number.count_ones() & 1 == 0);
     Ok(())
 }
 

@@ -88,16 +88,16 @@ pub(super) fn jcc(i: &Instruction) -> Option<Exec> {
 /// Reads an absolute target.
 #[inline(always)]
 fn absolute<const W: u8, S: Source>(cpu: &mut Cpu, op: &Op) -> Done<u64> {
-    let target = match W {
+    Ok(match W {
         2 => S::read::<u16>(cpu, op)?.zx(),
         4 => S::read::<u32>(cpu, op)?.zx(),
         _ => S::read::<u64>(cpu, op)?,
-    };
-    checked::<W>(cpu, target)
+    })
 }
 
 fn jump_absolute<const W: u8, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let target = absolute::<W, S>(cpu, op)?;
+    let target = checked::<W>(cpu, target)?;
     cpu.set_rip(target);
     Ok(())
 }
@@ -135,9 +135,13 @@ fn is_near_indirect(i: &Instruction) -> bool {
     )
 }
 
-/// Pushes the return address and goes.
+/// Pushes the return address and goes. A fault of the push comes before one of the target.
 #[inline(always)]
-fn enter<const W: u8>(cpu: &mut Cpu, target: u64) -> Done {
+fn enter<const W: u8>(cpu: &mut Cpu, target: Done<u64>) -> Done {
+    let Ok(target) = target else {
+        stack::check_push(cpu, u32::from(W))?;
+        return target.map(drop);
+    };
     let back = cpu.rip();
     match W {
         2 => stack::push_value::<u16, false>(cpu, back as u16)?,
@@ -149,12 +153,13 @@ fn enter<const W: u8>(cpu: &mut Cpu, target: u64) -> Done {
 }
 
 fn call_relative<const W: u8>(cpu: &mut Cpu, op: &Op) -> Done {
-    let target = checked::<W>(cpu, cpu.rip().wrapping_add(op.imm))?;
+    let target = checked::<W>(cpu, cpu.rip().wrapping_add(op.imm));
     enter::<W>(cpu, target)
 }
 
 fn call_absolute<const W: u8, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let target = absolute::<W, S>(cpu, op)?;
+    let target = checked::<W>(cpu, target);
     enter::<W>(cpu, target)
 }
 

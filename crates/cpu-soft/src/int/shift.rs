@@ -2,6 +2,10 @@
 //!
 //! The count is taken modulo 32, or 64 for 64-bit operands. A count of zero changes nothing, but a
 //! 32-bit destination's upper half is cleared all the same.
+//!
+//! OF is defined for counts of 1 only. For other counts Intel's processors set it as the first of
+//! the single steps would; ROL and ROR of a register by an
+//! immediate leave it alone.
 
 use iced_x86::{Instruction, OpKind};
 use riad_cpu::x86::rflags::{AF, CF, OF};
@@ -15,6 +19,8 @@ use crate::op::{Exec, Op, gpr};
 
 /// A shift or rotation of one operand.
 pub(super) trait Shift: 'static {
+    /// Whether OF stays when a register is rotated by an immediate other than 1.
+    const ROTATES: bool = false;
     /// The result and its flags. `count` is masked, and not zero.
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T;
 }
@@ -40,20 +46,26 @@ fn shifted<T: Int>(flags: &mut Flags, result: T, carry: bool, overflow: bool) {
     flags.result(result);
 }
 
-/// Left; OF, undefined for counts above 1, tells whether the last step changed the sign.
+/// Whether the two most significant bits differ: OF of one step to the left.
+#[inline(always)]
+fn left_overflow<T: Int>(value: T) -> bool {
+    (value.zx() ^ value.zx() << 1) & T::SIGN != 0
+}
+
+/// Left.
 pub(super) struct Shl;
 
 impl Shift for Shl {
     #[inline(always)]
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
         let last = value.zx() << (count - 1);
-        let (result, carry) = (T::low(last << 1), top(T::low(last)));
-        shifted(flags, result, carry, carry != top(result));
+        let result = T::low(last << 1);
+        shifted(flags, result, last & T::SIGN != 0, left_overflow(value));
         result
     }
 }
 
-/// Right, zeros in; OF is the sign before the last step.
+/// Right, zeros in.
 pub(super) struct Shr;
 
 impl Shift for Shr {
@@ -61,7 +73,7 @@ impl Shift for Shr {
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
         let last = value.zx() >> (count - 1);
         let result = T::low(last >> 1);
-        shifted(flags, result, last & 1 != 0, last & T::SIGN != 0);
+        shifted(flags, result, last & 1 != 0, top(value));
         result
     }
 }
@@ -83,15 +95,14 @@ impl Shift for Sar {
 pub(super) struct Rol;
 
 impl Shift for Rol {
+    const ROTATES: bool = true;
+
     #[inline(always)]
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
-        let by = count % T::BITS;
-        let value = value.zx();
-        let result = if by == 0 { value } else { value << by | value >> (T::BITS - by) };
-        let result = T::low(result);
-        let carry = result.zx() & 1 != 0;
-        set_carry_overflow(flags, carry, carry != top(result));
-        result
+        let (by, bits) = (count % T::BITS, value.zx());
+        let result = if by == 0 { bits } else { bits << by | bits >> (T::BITS - by) };
+        set_carry_overflow(flags, result & 1 != 0, left_overflow(value));
+        T::low(result)
     }
 }
 
@@ -99,30 +110,38 @@ impl Shift for Rol {
 pub(super) struct Ror;
 
 impl Shift for Ror {
+    const ROTATES: bool = true;
+
     #[inline(always)]
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
-        let by = count % T::BITS;
-        let value = value.zx();
-        let result = if by == 0 { value } else { value >> by | value << (T::BITS - by) };
+        let (by, bits) = (count % T::BITS, value.zx());
+        let result = if by == 0 { bits } else { bits >> by | bits << (T::BITS - by) };
         let result = T::low(result);
-        set_carry_overflow(flags, top(result), top(result) != top(T::low(result.zx() << 1)));
+        set_carry_overflow(flags, top(result), top(value) != (bits & 1 != 0));
         result
     }
 }
 
-/// Rotate left through CF.
+/// The value below CF, to be turned as one.
+#[inline(always)]
+fn ring<T: Int>(value: T, flags: &Flags) -> u128 {
+    u128::from(flags.cf()) << T::BITS | u128::from(value.zx())
+}
+
+/// Rotate left through CF. A whole turn changes no flag.
 pub(super) struct Rcl;
 
 impl Shift for Rcl {
     #[inline(always)]
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
         let by = count % (T::BITS + 1);
-        let ring = u128::from(flags.cf()) << T::BITS | u128::from(value.zx());
-        let turned = if by == 0 { ring } else { ring << by | ring >> (T::BITS + 1 - by) };
-        let result = T::low(turned as u64);
-        let carry = turned >> T::BITS & 1 != 0;
-        set_carry_overflow(flags, carry, carry != top(result));
-        result
+        if by == 0 {
+            return value;
+        }
+        let ring = ring(value, flags);
+        let turned = ring << by | ring >> (T::BITS + 1 - by);
+        set_carry_overflow(flags, turned >> T::BITS & 1 != 0, left_overflow(value));
+        T::low(turned as u64)
     }
 }
 
@@ -133,12 +152,13 @@ impl Shift for Rcr {
     #[inline(always)]
     fn apply<T: Int>(value: T, count: u32, flags: &mut Flags) -> T {
         let by = count % (T::BITS + 1);
-        let ring = u128::from(flags.cf()) << T::BITS | u128::from(value.zx());
-        let turned = if by == 0 { ring } else { ring >> by | ring << (T::BITS + 1 - by) };
-        let result = T::low(turned as u64);
-        let carry = turned >> T::BITS & 1 != 0;
-        set_carry_overflow(flags, carry, top(result) != top(T::low(result.zx() << 1)));
-        result
+        if by == 0 {
+            return value;
+        }
+        let ring = ring(value, flags);
+        let turned = ring >> by | ring << (T::BITS + 1 - by);
+        set_carry_overflow(flags, turned >> T::BITS & 1 != 0, top(value) != flags.cf());
+        T::low(turned as u64)
     }
 }
 
@@ -162,7 +182,12 @@ fn shift<T: Int, O: Shift, D: Target>(cpu: &mut Cpu, op: &Op, count: u32) -> Don
 /// By an immediate, which is masked already and not zero.
 fn by_constant<T: Int, O: Shift, D: Target>(cpu: &mut Cpu, op: &Op) -> Done {
     let count = mask::<T>(op.imm as u32).max(1);
-    shift::<T, O, D>(cpu, op, count)
+    let overflow = cpu.flags.of();
+    shift::<T, O, D>(cpu, op, count)?;
+    if O::ROTATES && count != 1 && !op.has_memory() {
+        cpu.flags.put(OF, overflow);
+    }
+    Ok(())
 }
 
 /// By CL.
@@ -198,9 +223,9 @@ pub(super) fn single<O: Shift>(i: &Instruction, op: &mut Op) -> Option<Exec> {
 
 /// A shift that takes bits in from a second operand.
 pub(super) trait DoubleShift: 'static {
-    /// The result and CF. `count` is masked, and not zero. Counts above the width exist for 16-bit
+    /// The result, CF and OF. `count` is masked, and not zero. Counts above the width exist for 16-bit
     /// operands only and are undefined; the bits then come in as if the destination followed.
-    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool);
+    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool, bool);
 }
 
 /// Left.
@@ -208,15 +233,17 @@ pub(super) struct Shld;
 
 impl DoubleShift for Shld {
     #[inline(always)]
-    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool) {
+    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool, bool) {
+        let overflow = left_overflow(value);
         if T::BYTES == 2 {
             // destination:source:destination, 48 bits.
             let ring = value.zx() << 32 | fill.zx() << 16 | value.zx();
-            return (T::low(ring << count >> 32), ring >> (48 - count) & 1 != 0);
+            let result = T::low(ring << count >> 32);
+            return (result, ring >> (48 - count) & 1 != 0, overflow);
         }
         let (value, fill) = (value.zx(), fill.zx());
         let result = value << count | fill >> (T::BITS - count);
-        (T::low(result), value >> (T::BITS - count) & 1 != 0)
+        (T::low(result), value >> (T::BITS - count) & 1 != 0, overflow)
     }
 }
 
@@ -225,14 +252,15 @@ pub(super) struct Shrd;
 
 impl DoubleShift for Shrd {
     #[inline(always)]
-    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool) {
+    fn apply<T: Int>(value: T, fill: T, count: u32) -> (T, bool, bool) {
+        let overflow = top(value) != (fill.zx() & 1 != 0);
         if T::BYTES == 2 {
             let ring = value.zx() << 32 | fill.zx() << 16 | value.zx();
-            return (T::low(ring >> count), ring >> (count - 1) & 1 != 0);
+            return (T::low(ring >> count), ring >> (count - 1) & 1 != 0, overflow);
         }
         let (value, fill) = (value.zx(), fill.zx());
         let result = value >> count | fill << (T::BITS - count);
-        (T::low(result), value >> (count - 1) & 1 != 0)
+        (T::low(result), value >> (count - 1) & 1 != 0, overflow)
     }
 }
 
@@ -244,8 +272,8 @@ fn shift_double<T: Int, O: DoubleShift, D: Target>(cpu: &mut Cpu, op: &Op) -> Do
         return by_nothing::<T, D>(cpu, op);
     }
     let old = D::modify::<T>(cpu, op, |old| O::apply(old, fill, count).0)?;
-    let (result, carry) = O::apply(old, fill, count);
-    shifted(&mut cpu.flags, result, carry, top(old) != top(result));
+    let (result, carry, overflow) = O::apply(old, fill, count);
+    shifted(&mut cpu.flags, result, carry, overflow);
     Ok(())
 }
 

@@ -25,6 +25,14 @@ pub(super) fn push_value<T: Int, const LONG: bool>(cpu: &mut Cpu, value: T) -> D
     Ok(())
 }
 
+/// Faults exactly when a push of `size` bytes would.
+#[cold]
+pub(super) fn check_push(cpu: &mut Cpu, size: u32) -> Done {
+    let sp = cpu.stack_mask(cpu.sp().wrapping_sub(u64::from(size)));
+    let address = cpu.segmented(seg::SS, sp, size, true)?;
+    cpu.check_write(seg::SS, address, size as usize)
+}
+
 #[inline(always)]
 fn pop_value<T: Int, const LONG: bool>(cpu: &mut Cpu) -> Done<T> {
     if !LONG {

@@ -99,6 +99,9 @@ fn run<T: Int>(
 trait Action: 'static {
     /// Whether REPE and REPNE look at ZF.
     const COMPARES: bool;
+    /// Registers whose upper halves a REP form with 32-bit addresses clears even when it does
+    /// nothing, or faults at once.
+    const CLEARS: &'static [u8];
     /// One element.
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done;
     /// Up to `most` elements, upwards; the number done, 0 where only [`one`](Self::one) will do.
@@ -110,6 +113,7 @@ struct Movs;
 
 impl Action for Movs {
     const COMPARES: bool = false;
+    const CLEARS: &'static [u8] = &[RCX, RSI, RDI];
 
     #[inline(always)]
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
@@ -149,6 +153,7 @@ struct Stos;
 
 impl Action for Stos {
     const COMPARES: bool = false;
+    const CLEARS: &'static [u8] = &[RCX, RDI];
 
     #[inline(always)]
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
@@ -178,6 +183,7 @@ struct Lods;
 
 impl Action for Lods {
     const COMPARES: bool = false;
+    const CLEARS: &'static [u8] = &[RCX];
 
     #[inline(always)]
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
@@ -202,11 +208,13 @@ struct Cmps;
 
 impl Action for Cmps {
     const COMPARES: bool = true;
+    const CLEARS: &'static [u8] = &[RCX];
 
     #[inline(always)]
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
-        let a: T = element(cpu, op, op.seg, RSI)?;
+        // Which operand faults first is not documented; Intel's processors begin with the second.
         let b: T = element(cpu, op, seg::ES, RDI)?;
+        let a: T = element(cpu, op, op.seg, RSI)?;
         advance::<T>(cpu, op, RSI, 1);
         advance::<T>(cpu, op, RDI, 1);
         compare(cpu, a, b);
@@ -214,10 +222,10 @@ impl Action for Cmps {
     }
 
     fn many<T: Int>(cpu: &mut Cpu, op: &Op, most: u64, wanted: bool) -> Done<u64> {
-        let Some((left, count)) = run::<T>(cpu, op, (op.seg, RSI), most, false)? else {
+        let Some((right, count)) = run::<T>(cpu, op, (seg::ES, RDI), most, false)? else {
             return Ok(0);
         };
-        let Some((right, count)) = run::<T>(cpu, op, (seg::ES, RDI), count, false)? else {
+        let Some((left, count)) = run::<T>(cpu, op, (op.seg, RSI), count, false)? else {
             return Ok(0);
         };
         let mut done = 0;
@@ -240,6 +248,7 @@ struct Scas;
 
 impl Action for Scas {
     const COMPARES: bool = true;
+    const CLEARS: &'static [u8] = &[RCX];
 
     #[inline(always)]
     fn one<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
@@ -273,6 +282,11 @@ fn once<T: Int, A: Action>(cpu: &mut Cpu, op: &Op) -> Done {
 }
 
 fn repeat<T: Int, A: Action>(cpu: &mut Cpu, op: &Op) -> Done {
+    if op.address == 4 {
+        for &reg in A::CLEARS {
+            set_index(cpu, op, reg, index(cpu, op, reg));
+        }
+    }
     let before = cpu.flags;
     let wanted = op.prefix & Op::REPNE == 0;
     // Single-stepping traps after every iteration.

@@ -9,8 +9,8 @@ use super::wide::{Wide, inverse_factorials, series};
 
 const COEFFICIENTS: [u128; 31] = inverse_factorials(1, 1);
 
-/// `2^a - 1` for `a` in [-1, 1]. Beyond, where the manual leaves the result undefined, `a` itself;
-/// except for minus infinity, which gives -1.
+/// `2^a - 1` for `a` in [-1, 1]. Beyond, where the manual leaves the result undefined, `a` itself as
+/// processors give it; except for minus infinity, which gives -1.
 pub fn f2xm1(a: F80, env: &mut Env) -> F80 {
     let x = a.unpack();
     if let Some(result) = special_operand(x, env) {
@@ -29,6 +29,7 @@ pub fn f2xm1(a: F80, env: &mut Env) -> F80 {
             let half = F80 { sign_exponent: 0xbffe, ..F80::ONE };
             return if x.sign { half } else { F80::ONE };
         }
+        env.raise(Flags::PRECISION);
         return a;
     }
     let t = Wide::from(x).mul(Wide::LN_2);

@@ -188,6 +188,13 @@ impl F80 {
         self.significand as u128 | (self.sign_exponent as u128) << 64
     }
 
+    /// The same number, a pseudo-denormal in its usual encoding.
+    #[inline]
+    pub(super) const fn normalized(self) -> F80 {
+        let hidden = self.sign_exponent & 0x7fff == 0 && self.significand >> 63 != 0;
+        F80 { sign_exponent: self.sign_exponent | hidden as u16, ..self }
+    }
+
     /// Whether the sign bit is set.
     #[inline]
     pub const fn sign(self) -> bool {

@@ -60,16 +60,15 @@ fn times_log2(a: Unpacked, b: Unpacked, env: &mut Env) -> F80 {
 
 /// `y * log2(x + 1)` (FYL2XP1: `x` is ST0 and `y` is ST1).
 ///
-/// The manual defines it for |x| below 1 - sqrt(2)/2; this goes on computing the same function
-/// where it exists, and reports an invalid operation where `x + 1` is negative or zero.
+/// The manual defines it for |x| below 1 - sqrt(2)/2. Processors go on computing the same function
+/// beyond, and give `x` itself where it does not exist.
 pub fn fyl2xp1(x: F80, y: F80, env: &mut Env) -> F80 {
     let (a, b) = (x.unpack(), y.unpack());
     if let Some(result) = special_operands(a, b, env) {
         return result;
     }
-    let beyond = a.kind == Kind::Infinity || (a.kind == Kind::Finite && a.exponent >= 0);
     match (a.kind, b.kind) {
-        _ if beyond && a.sign => return invalid(env),
+        (Kind::Infinity, _) if a.sign => return invalid(env),
         (Kind::Zero, Kind::Infinity) | (Kind::Infinity, Kind::Zero) => return invalid(env),
         _ => {}
     }
@@ -79,19 +78,22 @@ pub fn fyl2xp1(x: F80, y: F80, env: &mut Env) -> F80 {
     match (a.kind, b.kind) {
         (Kind::Infinity, _) | (_, Kind::Infinity) => return F80::infinity(sign),
         (Kind::Zero, _) | (_, Kind::Zero) => return F80::zero(sign),
+        _ if a.exponent >= 0 && a.sign => {
+            env.raise(Flags::PRECISION);
+            return x;
+        }
         _ => {}
     }
     let x = Wide::from(a);
-    let one = Wide::new(false, 1, 0);
-    let two = Wide::new(false, 2, 0);
     let logarithm = if a.exponent < -1 {
-        log2_of_ratio(x.div(x.add(two)))
+        log2_of_ratio(x.div(x.add(Wide::integer(2))))
     } else {
         // Outside the defined domain: split x + 1 as FYL2X does.
+        let one = Wide::integer(1);
         let sum = x.add(one);
-        let power = Wide::integer(sum.exponent);
         let m = Wide { exponent: 0, ..sum };
-        power.add(log2_of_ratio(m.add(one.negated_if(true)).div(m.add(one))))
+        let z = m.add(one.negated_if(true)).div(m.add(one));
+        Wide::integer(sum.exponent).add(log2_of_ratio(z))
     };
     logarithm.mul(Wide::from(b)).round(env)
 }

@@ -53,3 +53,5 @@ pub use trigonometry::{fcos, fpatan, fptan, fsin, fsincos};
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod oracle_test;
+#[cfg(test)]
+mod softfloat_test;

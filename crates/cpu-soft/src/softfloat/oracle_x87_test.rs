@@ -4,9 +4,9 @@
 #![expect(unsafe_code, reason = "runs the instruction under test on the host's processor")]
 
 use super::super::{
-    Constant, Env, F32, F64, F80, Flags, Format, Relation, Rounding, add, compare, div, fprem,
-    fprem1, from_bcd, from_int, fscale, fxtract, load, mul, round_to_integral, sqrt, store, sub,
-    to_bcd, to_int,
+    Constant, Env, F32, F64, F80, Flags, Format, Relation, Remainder, Rounding, add, compare, div,
+    fprem, fprem1, from_bcd, from_int, fscale, fxtract, load, mul, round_to_integral, sqrt, store,
+    sub, to_bcd, to_int,
 };
 use super::{Random, cases};
 
@@ -242,24 +242,24 @@ fn memory_operands() {
 
 #[test]
 fn partial_remainders() {
-    let conditions = |quotient: Option<u8>| match quotient {
-        None => C2,
-        Some(q) => {
-            (if q & 4 != 0 { C0 } else { 0 })
-                | (if q & 2 != 0 { C3 } else { 0 })
-                | (if q & 1 != 0 { C1 } else { 0 })
+    let outcome = |step| match step {
+        Remainder::Nan(value) => (value, 0),
+        Remainder::Partial(value) => (value, C2),
+        Remainder::Complete(value, q) => {
+            let bit = |mask, condition| if q & mask != 0 { condition } else { 0 };
+            (value, bit(4, C0) | bit(2, C3) | bit(1, C1))
         }
     };
     let all = 0x3f | C0 | C1 | C2 | C3;
     check("fprem", on_x87!("fprem"), all, registers, |a, b, memory, env| {
-        let step = fprem(a, b, env);
+        let (value, conditions) = outcome(fprem(a, b, env));
         env.rounded_up = false;
-        (step.value, conditions(step.quotient), memory)
+        (value, conditions, memory)
     });
     check("fprem1", on_x87!("fprem1"), all, registers, |a, b, memory, env| {
-        let step = fprem1(a, b, env);
+        let (value, conditions) = outcome(fprem1(a, b, env));
         env.rounded_up = false;
-        (step.value, conditions(step.quotient), memory)
+        (value, conditions, memory)
     });
 }
 
@@ -269,9 +269,10 @@ fn scale_and_extract() {
         let a = random.f80();
         let near = random.below(0x1_8000) as i64 - 0xc000;
         let mut env = Env::x87(0x37f);
-        let b = match random.below(3) {
+        let b = match random.below(4) {
             0 => random.f80_after(a),
             1 => from_int(near, &mut env),
+            2 => F80::zero(near < 0),
             _ => {
                 div(from_int::<F80>(near, &mut env).unpack(), F64(0x4008 << 48).unpack(), &mut env)
             }

@@ -10,11 +10,13 @@ use super::round::{invalid, round_pack, special_operands};
 
 /// What a partial remainder step gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remainder {
-    /// The remainder, or what is left of the dividend if the step did not complete it.
-    pub value: F80,
-    /// The low three bits of the quotient, or `None` if another step is needed (C2 set).
-    pub quotient: Option<u8>,
+pub enum Remainder {
+    /// The remainder, and the low three bits of the quotient.
+    Complete(F80, u8),
+    /// What is left of the dividend: another step is needed (C2 set).
+    Partial(F80),
+    /// A NaN: there is no remainder, and no quotient.
+    Nan(F80),
 }
 
 /// One step of `a rem b`, its quotient truncated (FPREM).
@@ -28,35 +30,35 @@ pub fn fprem1(a: F80, b: F80, env: &mut Env) -> Remainder {
 }
 
 fn step(a: F80, b: F80, nearest: bool, env: &mut Env) -> Remainder {
-    let complete = |value| Remainder { value, quotient: Some(0) };
     let (x, y) = (a.unpack(), b.unpack());
     if let Some(result) = special_operands(x, y, env) {
-        return complete(result);
+        return Remainder::Nan(result);
     }
     if x.kind == Kind::Infinity || y.kind == Kind::Zero {
-        return complete(invalid(env));
+        return Remainder::Nan(invalid(env));
     }
     note_denormals(x, y, env);
     env.rounded_up = false;
     if x.kind == Kind::Zero {
-        return complete(a);
+        return Remainder::Complete(a, 0);
     }
     if y.kind == Kind::Infinity {
-        return complete(normalized(a));
+        return Remainder::Complete(a.normalized(), 0);
     }
 
     let distance = x.exponent - y.exponent;
     if distance < -1 || (distance < 0 && !nearest) {
         // Nothing to take off, but an unmasked underflow is still reported for a denormal.
         let significand = (x.significand as u128) << 64;
-        return complete(round_pack(x.sign, x.exponent, significand, F80::BITS, env));
+        let value = round_pack(x.sign, x.exponent, significand, F80::BITS, env);
+        return Remainder::Complete(value, 0);
     }
     if distance >= 64 {
         // The exponents must come closer by 32 to 63; processors take what leaves a multiple of 32.
         let shift = distance as u32 & 31 | 32;
         let rest = ((x.significand as u128) << shift) % y.significand as u128;
-        let value = scaled(x.sign, y.exponent + distance - shift as i32, rest, env);
-        return Remainder { value, quotient: None };
+        let exponent = y.exponent + distance - shift as i32;
+        return Remainder::Partial(scaled(x.sign, exponent, rest, env));
     }
 
     let divisor = y.significand as u128;
@@ -74,7 +76,7 @@ fn step(a: F80, b: F80, nearest: bool, env: &mut Env) -> Remainder {
         sign = !sign;
     }
     let value = if rest == 0 { F80::zero(x.sign) } else { scaled(sign, exponent, rest, env) };
-    Remainder { value, quotient: Some((quotient & 7) as u8) }
+    Remainder::Complete(value, (quotient & 7) as u8)
 }
 
 /// `rest` in units of the last bit of a significand with this exponent. Exact.
@@ -84,10 +86,4 @@ fn scaled(sign: bool, exponent: i32, rest: u128, env: &mut Env) -> F80 {
     }
     let shift = rest.leading_zeros();
     round_pack(sign, exponent + 64 - shift as i32, rest << shift, F80::BITS, env)
-}
-
-/// The same number, a pseudo-denormal in its usual encoding.
-fn normalized(a: F80) -> F80 {
-    let hidden = a.sign_exponent & 0x7fff == 0 && a.significand >> 63 != 0;
-    F80 { sign_exponent: a.sign_exponent | hidden as u16, ..a }
 }

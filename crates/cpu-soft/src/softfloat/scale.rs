@@ -27,7 +27,8 @@ pub fn fscale(a: F80, scale: F80, env: &mut Env) -> F80 {
     match (x.kind, y.kind) {
         (_, Kind::Infinity) if y.sign => F80::zero(x.sign),
         (_, Kind::Infinity) => F80::infinity(x.sign),
-        (Kind::Zero | Kind::Infinity, _) | (_, Kind::Zero) => a,
+        (Kind::Zero | Kind::Infinity, _) => a,
+        (_, Kind::Zero) => a.normalized(),
         _ => {
             let integer = to_integer(y, Rounding::Zero).magnitude;
             let magnitude = integer.and_then(|m| i32::try_from(m).ok()).unwrap_or(SCALE_LIMIT);

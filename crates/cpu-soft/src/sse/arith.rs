@@ -5,7 +5,7 @@
 
 use iced_x86::Code;
 
-use super::lanes::{LOW_32, LOW_64, merge, pd, ps, sd, split, ss};
+use super::lanes::{LOW_64, join, merge, pd, ps, sd, split, ss};
 use crate::op::{Exec, Op};
 use crate::softfloat::{
     Env, F32, F64, Format, Rounding, add_f32, add_f64, div_f32, div_f64, max, min, mul_f32,
@@ -114,8 +114,8 @@ table! {
 #[inline(always)]
 fn single_pairs(a: u128, b: u128) -> (u128, u128) {
     let (a, b): ([u32; 4], [u32; 4]) = (split(a), split(b));
-    let even = super::lanes::join([a[0], a[2], b[0], b[2]]);
-    (even, super::lanes::join([a[1], a[3], b[1], b[3]]))
+    let even = join([a[0], a[2], b[0], b[2]]);
+    (even, join([a[1], a[3], b[1], b[3]]))
 }
 
 /// The lower doubles, and the upper ones.
@@ -129,7 +129,7 @@ fn double_pairs(a: u128, b: u128) -> (u128, u128) {
 fn addsubps(a: u128, b: u128, env: &mut Env) -> u128 {
     // Lane by lane in order: a difference and a sum may not report each other's exceptions.
     let (a, b): ([u32; 4], [u32; 4]) = (split(a), split(b));
-    super::lanes::join::<[u32; 4]>(std::array::from_fn(|i| {
+    join::<[u32; 4]>(std::array::from_fn(|i| {
         let (a, b) = (F32(a[i]), F32(b[i]));
         if i & 1 == 0 { sub_f32(a, b, env).0 } else { add_f32(a, b, env).0 }
     }))
@@ -149,22 +149,25 @@ fn stops(env: &Env) -> bool {
 }
 
 /// The dot product of the singles named by the immediate's high bits, put where its low bits say
-/// (DPPS). Products are added in pairs.
+/// (DPPS). Products are added in pairs, in every lane: sums of the same numbers, but where there is
+/// more than one NaN the lanes differ in which comes first.
 fn dpps(a: u128, b: u128, imm: u8, env: &mut Env) -> u128 {
     let (a, b): ([u32; 4], [u32; 4]) = (split(a), split(b));
-    let product: [F32; 4] = std::array::from_fn(|i| {
-        if imm >> (4 + i) & 1 != 0 { mul_f32(F32(a[i]), F32(b[i]), env) } else { F32(0) }
+    let product: [u32; 4] = std::array::from_fn(|i| {
+        if imm >> (4 + i) & 1 != 0 { mul_f32(F32(a[i]), F32(b[i]), env).0 } else { 0 }
     });
     if stops(env) {
         return 0;
     }
-    let low = add_f32(product[0], product[1], env);
-    let high = add_f32(product[2], product[3], env);
+    let pair: [u32; 4] =
+        std::array::from_fn(|i| add_f32(F32(product[i ^ 1]), F32(product[i]), env).0);
     if stops(env) {
         return 0;
     }
-    let sum = u128::from(add_f32(low, high, env).0);
-    (0..4).fold(0, |result, i| if imm >> i & 1 != 0 { result | sum << (32 * i) } else { result })
+    join::<[u32; 4]>(std::array::from_fn(|i| {
+        let sum = add_f32(F32(pair[i]), F32(pair[i ^ 2]), env).0;
+        if imm >> i & 1 != 0 { sum } else { 0 }
+    }))
 }
 
 /// The same on doubles (DPPD).
@@ -176,8 +179,10 @@ fn dppd(a: u128, b: u128, imm: u8, env: &mut Env) -> u128 {
     if stops(env) {
         return 0;
     }
-    let sum = u128::from(add_f64(product[0], product[1], env).0);
-    (0..2).fold(0, |result, i| if imm >> i & 1 != 0 { result | sum << (64 * i) } else { result })
+    join::<[u64; 2]>(std::array::from_fn(|i| {
+        let sum = add_f64(product[i], product[i ^ 1], env).0;
+        if imm >> i & 1 != 0 { sum } else { 0 }
+    }))
 }
 
 table! {

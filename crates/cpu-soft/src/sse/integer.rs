@@ -85,13 +85,13 @@ table! {
     Pmullw_xmm_xmmm128: Aligned => |a, b| each(a, b, u16::wrapping_mul);
     Pmulld_xmm_xmmm128: Aligned => |a, b| each(a, b, u32::wrapping_mul);
     Pmulhw_xmm_xmmm128: Aligned => |a, b| {
-        each(a, b, |x: i16, y| (i32::from(x) * i32::from(y) >> 16) as i16)
+        each(a, b, |x: i16, y| ((i32::from(x) * i32::from(y)) >> 16) as i16)
     };
     Pmulhuw_xmm_xmmm128: Aligned => |a, b| {
-        each(a, b, |x: u16, y| (u32::from(x) * u32::from(y) >> 16) as u16)
+        each(a, b, |x: u16, y| ((u32::from(x) * u32::from(y)) >> 16) as u16)
     };
     Pmulhrsw_xmm_xmmm128: Aligned => |a, b| {
-        each(a, b, |x: i16, y| (((i32::from(x) * i32::from(y) >> 14) + 1) >> 1) as i16)
+        each(a, b, |x: i16, y| ((((i32::from(x) * i32::from(y)) >> 14) + 1) >> 1) as i16)
     };
     Pmuludq_xmm_xmmm128: Aligned => |a, b| {
         each(a, b, |x: u64, y| u64::from(x as u32) * u64::from(y as u32))

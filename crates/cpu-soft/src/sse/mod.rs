@@ -2,11 +2,11 @@
 //!
 //! Most of these instructions are one function of two 128-bit values and an immediate, so a family
 //! file is a table: a line says which instruction, what kind of operand its second one is, and what
-//! becomes of the two. [`table!`] makes a type of each line, and the generic handlers here
-//! ([`into_xmm`], [`into_general`], [`into_flags`]) do around it what is the same for all: whether
+//! becomes of the two. `table!` makes a type of each line, and the generic handlers here
+//! (`into_xmm`, `into_general`, `into_flags`) do around it what is the same for all: whether
 //! SSE may be used at all, the operand from register or memory, MXCSR and the exceptions in it.
 //!
-//! Where to begin: [`lanes`] for how vectors are taken apart, then `integer`.
+//! Where to begin: `lanes` for how vectors are taken apart, then `integer`.
 //!
 //! * `moves`: loads, stores and moves, to and from general registers too;
 //! * `integer`: packed integer arithmetic, logic and shifts;

@@ -78,8 +78,8 @@ table! {
     Movmskps_r64_xmm: Unaligned => |_, b| movmskps(b);
     Movmskpd_r32_xmm: Unaligned => |_, b| movmskpd(b);
     Movmskpd_r64_xmm: Unaligned => |_, b| movmskpd(b);
-    Pextrw_r32_xmm_imm8: Unaligned => |_, b, imm| b >> (imm & 7) * 16 & 0xffff;
-    Pextrw_r64_xmm_imm8: Unaligned => |_, b, imm| b >> (imm & 7) * 16 & 0xffff;
+    Pextrw_r32_xmm_imm8: Unaligned => |_, b, imm| b >> ((imm & 7) * 16) & 0xffff;
+    Pextrw_r64_xmm_imm8: Unaligned => |_, b, imm| b >> ((imm & 7) * 16) & 0xffff;
 }
 
 /// What ends in memory, or in an operand 0 that may be memory.
@@ -107,8 +107,11 @@ fn stores(code: Code, memory: bool) -> Option<Exec> {
         (Code::Movsd_xmm_xmmm64 | Code::Movsd_xmmm64_xmm, false) => copy_double,
         (Code::Movss_xmmm32_xmm | Code::Movd_rm32_xmm, true) => extract::<u32, false, true>,
         (
-            Code::Movsd_xmmm64_xmm | Code::Movq_rm64_xmm | Code::Movq_xmmm64_xmm
-            | Code::Movlps_m64_xmm | Code::Movlpd_m64_xmm,
+            Code::Movsd_xmmm64_xmm
+            | Code::Movq_rm64_xmm
+            | Code::Movq_xmmm64_xmm
+            | Code::Movlps_m64_xmm
+            | Code::Movlpd_m64_xmm,
             true,
         ) => extract::<u64, false, true>,
         (Code::Movhps_m64_xmm | Code::Movhpd_m64_xmm, _) => store_high,

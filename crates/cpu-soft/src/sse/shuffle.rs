@@ -87,7 +87,9 @@ where
     [T; N]: Lanes,
 {
     let (a, b): ([T; N], [T; N]) = (split(a), split(b));
-    join::<[T; N]>(std::array::from_fn(|i| if i & 1 == 0 { a[FROM + i / 2] } else { b[FROM + i / 2] }))
+    join::<[T; N]>(std::array::from_fn(
+        |i| if i & 1 == 0 { a[FROM + i / 2] } else { b[FROM + i / 2] },
+    ))
 }
 
 /// The lanes of `a` and then of `b`, each narrowed.

@@ -36,7 +36,9 @@ fn read(cpu: &mut Cpu, number: u32) -> Done<u64> {
     let m = &cpu.msrs;
     Ok(match number {
         msr::TSC => cpu.tsc(),
-        msr::PLATFORM_ID | msr::FEATURE_CONTROL | msr::MCG_CAP | msr::MCG_STATUS => 0,
+        // Locked, with nothing enabled.
+        msr::FEATURE_CONTROL => 1,
+        msr::PLATFORM_ID | msr::MCG_CAP | msr::MCG_STATUS => 0,
         msr::APIC_BASE => cpu.local.apic().base(),
         msr::TSC_ADJUST => m.tsc_adjust,
         msr::SPEC_CTRL => 0,

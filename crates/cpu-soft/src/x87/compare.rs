@@ -29,9 +29,7 @@ pub(super) fn select(code: Code, op: &mut Op) -> Option<Exec> {
         C::Ficomp_m16int => memory::<Int16, 1>,
         C::Ficomp_m32int => memory::<Int32, 1>,
         C::Fcom_st0_sti | C::Fcom_st0_sti_DCD0 => registers::<ORDERED, 0>,
-        C::Fcomp_st0_sti | C::Fcomp_st0_sti_DCD8 | C::Fcomp_st0_sti_DED0 => {
-            registers::<ORDERED, 1>
-        }
+        C::Fcomp_st0_sti | C::Fcomp_st0_sti_DCD8 | C::Fcomp_st0_sti_DED0 => registers::<ORDERED, 1>,
         C::Fucom_st0_sti => registers::<UNORDERED, 0>,
         C::Fucomp_st0_sti => registers::<UNORDERED, 1>,
         C::Fcompp => {
@@ -120,9 +118,14 @@ fn registers<const SIGNALING: bool, const POPS: u8>(cpu: &mut Cpu, op: &Op) -> D
     Ok(())
 }
 
+/// Comparison into EFLAGS; C1 stays as it was but for a stack fault.
 fn to_eflags<const SIGNALING: bool, const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Done {
     let operands = both(cpu, op.reg[1]);
+    let c1 = cpu.fpu.fsw & C1;
     let (relation, proceed) = relate(cpu, op, operands, SIGNALING)?;
+    if operands.is_some() {
+        cpu.fpu.fsw |= c1;
+    }
     cpu.flags.set_status(eflags(relation));
     if proceed {
         pops(cpu, POPS);

@@ -110,6 +110,7 @@ fn rotate(cpu: &mut Cpu, op: &Op, by: i8) -> Done {
 fn free<const POP: bool>(cpu: &mut Cpu, op: &Op) -> Done {
     begin(cpu)?;
     note_pointers(cpu, op);
+    cpu.fpu.fsw &= !C1;
     cpu.fpu.free(op.reg[0]);
     if POP {
         cpu.fpu.pop();

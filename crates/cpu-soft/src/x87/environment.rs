@@ -7,7 +7,7 @@ use iced_x86::Code;
 use riad_cpu::x86::Fpu;
 
 use super::control::waiting;
-use super::stack::{Stack, initialize, refresh_summary, set_control};
+use super::stack::{Stack, initialize, set_control};
 use super::{available, begin};
 use crate::cpu::{Cpu, Mode};
 use crate::fault::Done;
@@ -49,23 +49,14 @@ pub(super) fn select(code: Code, mode: Mode) -> Option<Exec> {
 /// The largest image: a 28-byte environment and eight registers of ten bytes.
 const LARGEST: usize = 108;
 
-/// The environment as words, whatever their width in memory.
-struct Words {
-    control: u16,
-    status: u16,
-    tags: u16,
-    /// The four words of pointers and opcode, in the order they lie in memory.
-    pointers: [u32; 4],
-}
-
 /// One of the four layouts.
 trait Layout {
     /// Bytes of a word.
     const WORD: usize;
     /// Packs the instruction pointer, opcode and data pointer.
     fn pack(fpu: &Fpu) -> [u32; 4];
-    /// Takes them apart: FIP, FCS, FOP, FDP, FDS.
-    fn unpack(words: [u32; 4]) -> (u32, u16, u16, u32, u16);
+    /// Takes them apart: FIP, FOP, FDP. The selectors are not kept: CPUID tells so.
+    fn unpack(words: [u32; 4]) -> (u32, u16, u32);
 }
 
 /// Protected mode, 32-bit operand size.
@@ -86,8 +77,8 @@ impl Layout for Wide {
         [fpu.fip as u32, opcode, fpu.fdp as u32, 0xffff_0000 | u32::from(fpu.fds)]
     }
 
-    fn unpack([ip, opcode, data, segment]: [u32; 4]) -> (u32, u16, u16, u32, u16) {
-        (ip, opcode as u16, (opcode >> 16) as u16 & 0x7ff, data, segment as u16)
+    fn unpack([ip, opcode, data, _]: [u32; 4]) -> (u32, u16, u32) {
+        (ip, (opcode >> 16) as u16 & 0x7ff, data)
     }
 }
 
@@ -98,8 +89,8 @@ impl Layout for Narrow {
         [fpu.fip as u32, fpu.fcs.into(), fpu.fdp as u32, fpu.fds.into()]
     }
 
-    fn unpack([ip, selector, data, segment]: [u32; 4]) -> (u32, u16, u16, u32, u16) {
-        (ip, selector as u16, 0, data, segment as u16)
+    fn unpack([ip, _, data, _]: [u32; 4]) -> (u32, u16, u32) {
+        (ip, 0, data)
     }
 }
 
@@ -117,9 +108,9 @@ impl Layout for WideReal {
         [ip | 0xffff_0000, high(ip) | u32::from(fpu.fop), data | 0xffff_0000, high(data)]
     }
 
-    fn unpack([ip, opcode, data, high]: [u32; 4]) -> (u32, u16, u16, u32, u16) {
+    fn unpack([ip, opcode, data, high]: [u32; 4]) -> (u32, u16, u32) {
         let join = |low: u32, high: u32| low & 0xffff | (high >> 12 & 0xffff) << 16;
-        (join(ip, opcode), 0, opcode as u16 & 0x7ff, join(data, high), 0)
+        (join(ip, opcode), opcode as u16 & 0x7ff, join(data, high))
     }
 }
 
@@ -132,24 +123,21 @@ impl Layout for NarrowReal {
         [ip, high(ip) | u32::from(fpu.fop), data, high(data)]
     }
 
-    fn unpack([ip, opcode, data, high]: [u32; 4]) -> (u32, u16, u16, u32, u16) {
+    fn unpack([ip, opcode, data, high]: [u32; 4]) -> (u32, u16, u32) {
         let join = |low: u32, high: u32| low & 0xffff | (high >> 12 & 0xf) << 16;
-        (join(ip, opcode), 0, opcode as u16 & 0x7ff, join(data, high), 0)
+        (join(ip, opcode), opcode as u16 & 0x7ff, join(data, high))
     }
 }
 
 /// The tag word with two bits a register: valid, zero, special or empty (SDM volume 1, 8.1.7).
-#[must_use]
-pub fn full_tags(fpu: &Fpu) -> u16 {
+fn full_tags(fpu: &Fpu) -> u16 {
     let tag = |number: usize| -> u16 {
         if fpu.ftw >> number & 1 == 0 {
             return 3;
         }
         let register = fpu.registers[number];
-        let value = F80 {
-            significand: register.significand,
-            sign_exponent: register.sign_exponent,
-        };
+        let value =
+            F80 { significand: register.significand, sign_exponent: register.sign_exponent };
         let unpacked = value.unpack();
         match unpacked.kind {
             Kind::Zero => 1,
@@ -161,8 +149,7 @@ pub fn full_tags(fpu: &Fpu) -> u16 {
 }
 
 /// The tag word with one bit a register, set when it is not empty.
-#[must_use]
-pub fn abridged_tags(full: u16) -> u8 {
+fn abridged_tags(full: u16) -> u8 {
     (0..8).fold(0, |tags, i| tags | ((full >> (2 * i) & 3 != 3) as u8) << i)
 }
 
@@ -211,21 +198,15 @@ fn load<L: Layout, const WHOLE: bool>(cpu: &mut Cpu, op: &Op) -> Done {
         let bytes = &image[n * L::WORD..(n + 1) * L::WORD];
         bytes.iter().rev().fold(0u32, |value, &byte| value << 8 | u32::from(byte))
     };
-    let words = Words {
-        control: word(0) as u16,
-        status: word(1) as u16,
-        tags: word(2) as u16,
-        pointers: [word(3), word(4), word(5), word(6)],
-    };
-    let (ip, selector, opcode, data, segment) = L::unpack(words.pointers);
+    let (ip, opcode, data) = L::unpack([word(3), word(4), word(5), word(6)]);
     let fpu = &mut cpu.fpu;
-    fpu.fsw = words.status;
-    set_control(fpu, words.control);
+    fpu.fsw = word(1) as u16;
+    set_control(fpu, word(0) as u16);
     fpu.fip = ip.into();
-    fpu.fcs = selector;
     fpu.fop = opcode;
     fpu.fdp = data.into();
-    fpu.fds = segment;
+    fpu.fcs = 0;
+    fpu.fds = 0;
     if WHOLE {
         for i in 0..8u8 {
             let start = 7 * L::WORD + 10 * usize::from(i);
@@ -234,7 +215,6 @@ fn load<L: Layout, const WHOLE: bool>(cpu: &mut Cpu, op: &Op) -> Done {
             fpu.put(i, F80::from_bits(bits));
         }
     }
-    fpu.ftw = abridged_tags(words.tags);
-    refresh_summary(fpu);
+    fpu.ftw = abridged_tags(word(2) as u16);
     Ok(())
 }

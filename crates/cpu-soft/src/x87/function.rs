@@ -10,8 +10,8 @@ use crate::cpu::Cpu;
 use crate::fault::Done;
 use crate::op::{Exec, Op};
 use crate::softfloat::{
-    self, Env, F80, Flags, Format, Remainder, f2xm1, fpatan, fprem, fprem1, fptan, fscale,
-    fsincos, fxtract, fyl2x, fyl2xp1, round_to_integral, sqrt,
+    self, Env, F80, Flags, Format, Remainder, f2xm1, fpatan, fprem, fprem1, fptan, fscale, fsincos,
+    fxtract, fyl2x, fyl2xp1, round_to_integral, sqrt,
 };
 
 /// A function of ST0 that replaces it; `None` if the argument is too large (C2).
@@ -215,9 +215,7 @@ fn twofold<T: Twofold>(cpu: &mut Cpu, op: &Op) -> Done {
 fn sign<const CLEAR: bool>(cpu: &mut Cpu, op: &Op) -> Done {
     let env = begin(cpu)?;
     let (result, write) = match cpu.fpu.st(0) {
-        Some(x) => {
-            (if CLEAR { x.absolute() } else { x.negated() }, complete(cpu, op, &env))
-        }
+        Some(x) => (if CLEAR { x.absolute() } else { x.negated() }, complete(cpu, op, &env)),
         None => (indefinite(), stack_fault(cpu, op, false)),
     };
     if write {
@@ -251,19 +249,28 @@ fn remainder<const NEAREST: bool>(cpu: &mut Cpu, op: &Op) -> Done {
         return Ok(());
     };
     let step = if NEAREST { fprem1 } else { fprem };
-    let Remainder { value, quotient } = step(st0, st1, &mut env);
+    let step = step(st0, st1, &mut env);
     env.rounded_up = false;
-    let write = complete(cpu, op, &env);
-    match quotient {
-        None => set_partial(cpu, true),
-        Some(quotient) => {
+    if !complete(cpu, op, &env) {
+        set_partial(cpu, false);
+        return Ok(());
+    }
+    let value = match step {
+        Remainder::Complete(value, quotient) => {
             let bit = |n: u8, condition| if quotient >> n & 1 != 0 { condition } else { 0 };
             cpu.fpu.set_conditions(bit(2, C0) | bit(1, C3));
             cpu.fpu.fsw |= bit(0, C1);
+            value
         }
-    }
-    if write {
-        put(cpu, 0, value);
-    }
+        Remainder::Partial(value) => {
+            cpu.fpu.set_conditions(C2);
+            value
+        }
+        Remainder::Nan(value) => {
+            set_partial(cpu, false);
+            value
+        }
+    };
+    put(cpu, 0, value);
     Ok(())
 }

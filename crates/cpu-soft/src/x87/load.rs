@@ -7,7 +7,7 @@ use iced_x86::Code;
 
 use super::operand::{Double, Int16, Int32, Int64, Single, Source, read_ten, write_ten};
 use super::stack::Stack;
-use super::{begin, complete, indefinite, put, stack_fault, unmasked};
+use super::{begin, complete, indefinite, note_pointers, put, stack_fault, unmasked};
 use crate::cpu::Cpu;
 use crate::fault::Done;
 use crate::mem::Mem;
@@ -189,8 +189,8 @@ fn fist<T: Mem + TryFromInt, const POP: bool, const TRUNCATE: bool>(
         Some(value) => to_int(value.unpack(), bits, rounding, &mut env),
         None => i64::MIN >> (64 - bits),
     };
-    let forbidden = unmasked(&env, Flags::INVALID)
-        || (cpu.fpu.is_empty(0) && !env.masked(Flags::INVALID));
+    let forbidden =
+        unmasked(&env, Flags::INVALID) || (cpu.fpu.is_empty(0) && !env.masked(Flags::INVALID));
     if !forbidden {
         cpu.store(op, T::cut(value))?;
     }
@@ -247,7 +247,8 @@ fn fbstp(cpu: &mut Cpu, op: &Op) -> Done {
     Ok(())
 }
 
-/// FST and FSTP to a register. The undocumented D9 D8+i (`QUIET`) does not report underflow.
+/// FST and FSTP to a register. The undocumented D9 D8+i (`QUIET`) reports no stack underflow, and
+/// then only pops.
 fn fst_register<const POP: bool, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Done {
     let env = begin(cpu)?;
     let proceed = match cpu.fpu.st(0) {
@@ -256,11 +257,7 @@ fn fst_register<const POP: bool, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> D
             put(cpu, op.reg[0], value);
             true
         }
-        None if QUIET => {
-            complete(cpu, op, &env);
-            put(cpu, op.reg[0], indefinite());
-            true
-        }
+        None if QUIET => complete(cpu, op, &env),
         None => {
             let masked = stack_fault(cpu, op, false);
             if masked {
@@ -296,16 +293,17 @@ fn on_condition(op: &mut Op, condition: u64) -> Exec {
     fcmov
 }
 
-/// FCMOVcc: moves ST(i) to ST0 on the condition code in `imm`.
+/// FCMOVcc: moves ST(i) to ST0 on the condition code in `imm`. C1 stays as it was but for a stack
+/// fault.
 fn fcmov(cpu: &mut Cpu, op: &Op) -> Done {
-    let env = begin(cpu)?;
+    begin(cpu)?;
     let (Some(_), Some(source)) = (cpu.fpu.st(0), cpu.fpu.st(op.reg[1])) else {
         if stack_fault(cpu, op, false) {
             put(cpu, 0, indefinite());
         }
         return Ok(());
     };
-    complete(cpu, op, &env);
+    note_pointers(cpu, op);
     if cpu.flags.condition(op.imm as u8) {
         put(cpu, 0, source);
     }

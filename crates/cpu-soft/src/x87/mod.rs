@@ -19,8 +19,8 @@ mod function;
 mod load;
 mod operand;
 mod stack;
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-mod x87_test;
+#[cfg(test)]
+pub(crate) mod x87_test;
 
 use iced_x86::{Code, Instruction};
 use riad_cpu::x86::cr0;
@@ -28,11 +28,10 @@ use riad_cpu::x86::cr0;
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
 use crate::op::{Exec, Op};
-use crate::softfloat::{Env, Flags, Format, F80};
+use crate::softfloat::{Env, F80, Flags, Format};
 
-pub use environment::{abridged_tags, full_tags};
-pub use stack::{CONTROL_MASK, refresh_summary};
-use stack::{C1, SUMMARY, STACK_FAULT, Stack};
+use stack::{C1, STACK_FAULT, SUMMARY, Stack};
+pub(crate) use stack::{CONTROL_MASK, refresh_summary};
 
 /// The handler of an x87 instruction, or `None` when it is another family's.
 #[must_use]

@@ -25,7 +25,7 @@ pub(super) const C3: u16 = 1 << 14;
 pub(super) const TOP: u16 = 7 << 11;
 
 /// The bits of the control word that can be set.
-pub const CONTROL_MASK: u16 = 0x1f3f;
+pub(crate) const CONTROL_MASK: u16 = 0x1f3f;
 /// The bit of the control word that reads as one.
 const CONTROL_ONE: u16 = 0x40;
 
@@ -123,7 +123,7 @@ pub(super) fn set_control(fpu: &mut Fpu, value: u16) {
 }
 
 /// Recomputes ES and B after the control word or the status word was loaded.
-pub fn refresh_summary(fpu: &mut Fpu) {
+pub(crate) fn refresh_summary(fpu: &mut Fpu) {
     let pending = fpu.fsw & !fpu.fcw & 0x3f != 0;
     fpu.fsw = fpu.fsw & !(SUMMARY | BUSY) | if pending { SUMMARY | BUSY } else { 0 };
 }

@@ -286,7 +286,8 @@ impl Lapic {
     /// # Errors
     /// For a transition that hardware answers with #GP.
     pub fn set_base(&mut self, value: u64) -> Result<(), Refused> {
-        let reserved = !(BASE_BSP | BASE_X2APIC | BASE_ENABLE | ((1 << super::model::PHYSICAL_BITS) - 0x1000));
+        let reserved =
+            !(BASE_BSP | BASE_X2APIC | BASE_ENABLE | ((1 << super::model::PHYSICAL_BITS) - 0x1000));
         let mode = |base: u64| (base & BASE_ENABLE != 0, base & BASE_X2APIC != 0);
         let allowed = match (mode(self.s.base), mode(value)) {
             (_, (false, true)) => false,
@@ -430,7 +431,11 @@ impl Lapic {
         let Some(vector) = highest(&self.s.isr) else { return Effect::None };
         clear(&mut self.s.isr, vector);
         let level = self.s.tmr[usize::from(vector >> 5)] & 1 << (vector & 31) != 0;
-        if level && self.s.svr & 1 << 12 == 0 { Effect::EndOfInterrupt(vector) } else { Effect::None }
+        if level && self.s.svr & 1 << 12 == 0 {
+            Effect::EndOfInterrupt(vector)
+        } else {
+            Effect::None
+        }
     }
 
     // --- the timer (SDM 3A, 11.5.4) ---
@@ -572,7 +577,9 @@ impl Lapic {
             return Err(Refused);
         }
         match register {
-            reg::ID | reg::VERSION | reg::PPR | reg::LDR | reg::DFR | reg::ICR_HIGH | reg::APR => Err(Refused),
+            reg::ID | reg::VERSION | reg::PPR | reg::LDR | reg::DFR | reg::ICR_HIGH | reg::APR => {
+                Err(Refused)
+            }
             reg::ICR => Ok(self.command(value, false)),
             reg::EOI if value == 0 => Ok(self.end_of_interrupt()),
             reg::ESR if value == 0 => {
@@ -605,7 +612,9 @@ impl Lapic {
             reg::TMR..0x20 => self.s.tmr[(register - reg::TMR) as usize],
             reg::IRR..0x28 => self.s.irr[(register - reg::IRR) as usize],
             reg::ESR => self.s.esr,
-            reg::ICR => return Ok(if self.x2apic() { self.s.icr } else { self.s.icr & 0xffff_ffff }),
+            reg::ICR => {
+                return Ok(if self.x2apic() { self.s.icr } else { self.s.icr & 0xffff_ffff });
+            }
             reg::LVT_TIMER..=reg::LVT_ERROR => self.s.lvt[(register - reg::LVT_TIMER) as usize],
             reg::TIMER_INITIAL => self.s.timer_initial,
             reg::TIMER_CURRENT => self.current_count(now),
@@ -661,7 +670,8 @@ impl Lapic {
                 let left = u64::from(self.current_count(now));
                 self.s.timer_divide = value & 0xb;
                 if self.s.timer_start.is_some() {
-                    let counted = u64::from(self.s.timer_initial) - left.min(u64::from(self.s.timer_initial));
+                    let counted =
+                        u64::from(self.s.timer_initial) - left.min(u64::from(self.s.timer_initial));
                     self.s.timer_start = Some(now.saturating_sub(counted * self.divider()));
                 }
                 return Ok(Effect::TimerChanged);

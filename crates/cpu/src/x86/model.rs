@@ -34,7 +34,6 @@ pub struct CpuidContext {
 
 /// Bits of CPUID leaf 1, EDX.
 const LEAF1_EDX: u32 = 1 << 0 // FPU
-    | 1 << 1 // VME: the mode itself, without the interrupt redirection extension in use by kernels
     | 1 << 2 // DE
     | 1 << 3 // PSE
     | 1 << 4 // TSC
@@ -109,7 +108,10 @@ pub fn cpuid(leaf: u32, subleaf: u32, context: &CpuidContext) -> [u32; 4] {
         },
         // TSC = crystal * EBX / EAX; the crystal's frequency in Hz in ECX.
         // The crystal is also what the local APIC's timer counts: 1 GHz (`lapic::TIMER_HZ`).
-        0x15 => [1_000_000, context.tsc_khz, 1_000_000_000, 0],
+        0x15 => {
+            let (numerator, denominator) = crystal_ratio(context.tsc_khz);
+            [denominator, numerator, 1_000_000_000, 0]
+        }
         0x16 => [mhz, mhz, 100, 0],
         0x4000_0000 => [0x4000_0010, text(b"Riad"), text(b"Riad"), text(b"Riad")],
         0x4000_0010 => [context.tsc_khz, 1_000_000, 0, 0],
@@ -117,11 +119,12 @@ pub fn cpuid(leaf: u32, subleaf: u32, context: &CpuidContext) -> [u32; 4] {
         0x8000_0001 => [
             0,
             0,
-            1, // LAHF in 64-bit mode
+            1,                                               // LAHF in 64-bit mode
             1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29, // SYSCALL NX 1GB RDTSCP LM
         ],
         0x8000_0002..=0x8000_0004 => {
-            let name: &[u8; 48] = b"Riad virtual processor (riad-v1)\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+            let name: &[u8; 48] =
+                b"Riad virtual processor (riad-v1)\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
             let at = (leaf - 0x8000_0002) as usize * 16;
             std::array::from_fn(|i| {
                 let at = at + i * 4;
@@ -143,7 +146,12 @@ pub fn cpuid(leaf: u32, subleaf: u32, context: &CpuidContext) -> [u32; 4] {
 fn cache(subleaf: u32, count: u32) -> [u32; 4] {
     let cores = (count.next_power_of_two() - 1).min(63) << 26;
     let entry = |kind: u32, level: u32, sharing: u32, ways: u32, sets: u32| {
-        [kind | level << 5 | 1 << 8 | (sharing - 1) << 14 | cores, (ways - 1) << 22 | 63, sets - 1, 0]
+        [
+            kind | level << 5 | 1 << 8 | (sharing - 1) << 14 | cores,
+            (ways - 1) << 22 | 63,
+            sets - 1,
+            0,
+        ]
     };
     match subleaf {
         0 => entry(1, 1, 1, 8, 64),
@@ -162,6 +170,22 @@ fn topology(subleaf: u32, context: &CpuidContext) -> [u32; 4] {
         1 => [core_bits, context.count, 2 << 8 | 1, context.apic_id],
         _ => [0, 0, subleaf & 0xff, context.apic_id],
     }
+}
+
+/// The time stamp counter's frequency as a fraction of the crystal's 1 GHz, in lowest terms.
+/// Kernels multiply the crystal's kHz by the numerator in 32 bits, so it is kept under 4096, at the
+/// cost of the last digits of an odd frequency.
+fn crystal_ratio(tsc_khz: u32) -> (u32, u32) {
+    let (mut n, mut d) = (tsc_khz.max(1), 1_000_000u32);
+    let (mut a, mut b) = (n, d);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    (n, d) = (n / a, d / a);
+    if n < 4096 {
+        return (n, d);
+    }
+    (tsc_khz / 1000, 1000)
 }
 
 const fn text(four: &[u8; 4]) -> u32 {

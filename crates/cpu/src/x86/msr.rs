@@ -48,8 +48,19 @@ pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
 
 /// IA32_ARCH_CAPABILITIES of `riad-v1`: no Meltdown, L1TF, MDS, TAA, machine-check on page size
 /// change, speculative store bypass, MMIO stale data, or register-file data sampling.
-pub const ARCH_CAPABILITIES_VALUE: u64 =
-    1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 62;
+pub const ARCH_CAPABILITIES_VALUE: u64 = 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 8
+    | 1 << 13
+    | 1 << 14
+    | 1 << 15
+    | 1 << 24
+    | 1 << 26
+    | 1 << 27
+    | 1 << 62;
 
 /// IA32_MTRRCAP of `riad-v1`: eight variable ranges, fixed ranges, write-combining.
 pub const MTRRCAP_VALUE: u64 = 8 | 1 << 8 | 1 << 10;

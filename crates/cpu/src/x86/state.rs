@@ -467,6 +467,9 @@ impl VcpuState {
         state.control.cr0 = cr0::PE | cr0::ET;
         state.gdtr = DescriptorTable::default();
         state.idtr = DescriptorTable::default();
+        // Firmware leaves memory write-back (SDM 3A, 12.11.2.1); devices' windows are uncached by
+        // their page attributes.
+        state.msrs.mtrr_def_type = 0xc06;
         state
     }
 }

@@ -289,9 +289,7 @@ fn within(apertures: &Apertures, bar: &BarWindow) -> bool {
     let Some(end) = bar.base.checked_add(bar.size) else { return false };
     let inside = |range: &Range<u64>| range.start <= bar.base && end <= range.end;
     match bar.kind {
-        BarKind::Io => {
-            inside(&(u64::from(apertures.ports.start)..u64::from(apertures.ports.end)))
-        }
+        BarKind::Io => inside(&(u64::from(apertures.ports.start)..u64::from(apertures.ports.end))),
         BarKind::Memory32 => inside(&apertures.memory),
         BarKind::Memory64 => inside(&apertures.memory) || inside(&apertures.memory64),
     }

@@ -161,8 +161,8 @@ impl ConfigSpace {
             BarKind::Io => (4, 256, 1),
         };
         let first = usize::from(bar);
-        let upper_half_of_last =
-            first > 0 && matches!(self.bars.get(first - 1), Some(Some(below)) if below.kind == BarKind::Memory64);
+        let upper_half_of_last = first > 0
+            && matches!(self.bars.get(first - 1), Some(Some(below)) if below.kind == BarKind::Memory64);
         let taken = match self.bars.get(first..first + registers) {
             Some(wanted) => wanted.iter().any(Option::is_some) || upper_half_of_last,
             None => true,
@@ -189,12 +189,7 @@ impl ConfigSpace {
     ///
     /// # Errors
     /// [`PciError::NoCapabilityRoom`].
-    pub fn add_capability(
-        &mut self,
-        id: u8,
-        body: &[u8],
-        writable: &[u8],
-    ) -> Result<u8, PciError> {
+    pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> Result<u8, PciError> {
         let full = PciError::NoCapabilityRoom(body.len() + 2);
         let at = self.free;
         let end = at + 2 + body.len();

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BarWindow, ConfigSpace, ConfigState, Identity, PciBus, PciDevice, PciError, lock,
-};
-use crate::{MmioDevice, PortDevice};
+use super::{BarWindow, ConfigSpace, ConfigState, Identity, PciBus, PciDevice, PciError, lock};
+use crate::{MmioDevice, PortDevice, PortRange};
 
-/// The first port of configuration mechanism #1.
-pub const CONFIG_PORT: u16 = 0xcf8;
-/// How many ports it has.
-pub const CONFIG_PORTS: u16 = 8;
+/// CONFIG_ADDRESS.
+const ADDRESS_PORT: u16 = 0xcf8;
+/// The first of four bytes of CONFIG_DATA.
+const DATA_PORT: u16 = 0xcfc;
+/// The last.
+const DATA_PORT_END: u16 = 0xcff;
 /// Bytes of ECAM that bus 0 takes.
 pub const ECAM_SIZE: u64 = 1 << 20;
 
@@ -90,7 +90,7 @@ impl PciDevice for HostBridge {
 
 /// CONFIG_ADDRESS and CONFIG_DATA.
 ///
-/// The machine routes port 0xCF9 (the reset control register of chipsets) elsewhere: only 32-bit
+/// Port 0xCF9 between them is the reset control register of chipsets, another device: only 32-bit
 /// accesses to 0xCF8 are CONFIG_ADDRESS.
 #[derive(Debug)]
 pub struct ConfigPorts {
@@ -106,6 +106,9 @@ pub struct ConfigPortsState {
 }
 
 impl ConfigPorts {
+    /// Its ports; a 32-bit access to the first reaches over the gap.
+    pub const PORTS: &'static [PortRange] = &[0xcf8..=0xcf8, 0xcfa..=0xcfb, 0xcfc..=0xcff];
+
     /// Ports that reach `bus`.
     #[must_use]
     pub fn new(bus: Arc<PciBus>) -> Self {
@@ -143,9 +146,9 @@ impl PortDevice for ConfigPorts {
     fn port_read(&mut self, offset: u16, data: &mut [u8]) {
         data.fill(0xff);
         match (offset, data.len()) {
-            (0, 4) => data.copy_from_slice(&self.address.to_le_bytes()),
-            (4..8, _) => {
-                if let Some((slot, at)) = self.target(offset - 4) {
+            (ADDRESS_PORT, 4) => data.copy_from_slice(&self.address.to_le_bytes()),
+            (DATA_PORT..=DATA_PORT_END, _) => {
+                if let Some((slot, at)) = self.target(offset - DATA_PORT) {
                     self.bus.config_read(slot, at, data);
                 }
             }
@@ -155,9 +158,11 @@ impl PortDevice for ConfigPorts {
 
     fn port_write(&mut self, offset: u16, data: &[u8]) {
         match (offset, <[u8; 4]>::try_from(data)) {
-            (0, Ok(address)) => self.address = u32::from_le_bytes(address) & Self::IMPLEMENTED,
-            (4..8, _) => {
-                if let Some((slot, at)) = self.target(offset - 4) {
+            (ADDRESS_PORT, Ok(address)) => {
+                self.address = u32::from_le_bytes(address) & Self::IMPLEMENTED
+            }
+            (DATA_PORT..=DATA_PORT_END, _) => {
+                if let Some((slot, at)) = self.target(offset - DATA_PORT) {
                     self.bus.config_write(slot, at, data);
                 }
             }

@@ -60,7 +60,9 @@ pub enum PciError {
     #[error("PCI slot {0} is already taken; give the second device another slot")]
     SlotTaken(u8),
     /// A BAR that the specification does not allow, or declared twice.
-    #[error("BAR {bar} of {size:#x} bytes is not possible: sizes are powers of two, BARs are 0 to 5 and used once")]
+    #[error(
+        "BAR {bar} of {size:#x} bytes is not possible: sizes are powers of two, BARs are 0 to 5 and used once"
+    )]
     BadBar {
         /// BAR number.
         bar: u8,
@@ -80,7 +82,9 @@ pub enum PciError {
         size: u64,
     },
     /// A saved state that belongs to other hardware.
-    #[error("the saved PCI state does not fit this device ({0}); restore it with the version of Riad that saved it")]
+    #[error(
+        "the saved PCI state does not fit this device ({0}); restore it with the version of Riad that saved it"
+    )]
     StateMismatch(&'static str),
 }
 

@@ -119,11 +119,7 @@ impl Msix {
         body[..2].copy_from_slice(&last.to_le_bytes());
         body[2..6].copy_from_slice(&(table | u32::from(bar)).to_le_bytes());
         body[6..].copy_from_slice(&(pending | u32::from(bar)).to_le_bytes());
-        config.add_capability(
-            CAPABILITY,
-            &body,
-            &(CONTROL_ENABLE | CONTROL_MASK).to_le_bytes(),
-        )
+        config.add_capability(CAPABILITY, &body, &(CONTROL_ENABLE | CONTROL_MASK).to_le_bytes())
     }
 
     /// Tells the table that configuration space was written.
@@ -173,7 +169,8 @@ impl Msix {
 
     /// Reads the table, `offset` bytes in.
     pub fn table_read(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
+        for (index, byte) in data.iter_mut().enumerate() {
+            let at = offset.saturating_add(index as u64);
             let entry = usize::try_from(at / ENTRY).ok().and_then(|i| self.vectors.get(i));
             *byte = entry.map_or(0, |entry| entry_bytes(entry)[(at % ENTRY) as usize]);
         }
@@ -181,7 +178,8 @@ impl Msix {
 
     /// Writes the table, `offset` bytes in.
     pub fn table_write(&mut self, offset: u64, data: &[u8]) {
-        for (at, new) in (offset..).zip(data) {
+        for (index, new) in data.iter().enumerate() {
+            let at = offset.saturating_add(index as u64);
             let entry = usize::try_from(at / ENTRY).ok().and_then(|i| self.vectors.get_mut(i));
             let Some(entry) = entry else { continue };
             let shift = |first: u64| 8 * (at % ENTRY - first);
@@ -203,10 +201,13 @@ impl Msix {
 
     /// Reads the pending bits, `offset` bytes in.
     pub fn pending_read(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
+        for (index, byte) in data.iter_mut().enumerate() {
+            let at = offset.saturating_add(index as u64);
             let first = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(8);
             *byte = (0..8usize)
-                .filter(|bit| self.vectors.get(first.saturating_add(*bit)).is_some_and(|v| v.pending))
+                .filter(|bit| {
+                    self.vectors.get(first.saturating_add(*bit)).is_some_and(|v| v.pending)
+                })
                 .fold(0, |bits, bit| bits | (1 << bit));
         }
     }

@@ -84,7 +84,9 @@ pub struct BlkState {
 
 /// A disk that is not the one that was saved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the saved machine had a disk of {saved} sectors, but this one has {given}; give it the disk it was saved with")]
+#[error(
+    "the saved machine had a disk of {saved} sectors, but this one has {given}; give it the disk it was saved with"
+)]
 pub struct WrongDisk {
     /// Sectors of the saved disk.
     pub saved: u64,
@@ -325,7 +327,7 @@ impl Server {
     fn place(&self, sector: u64, len: u64) -> Option<u64> {
         let start = sector.checked_mul(SECTOR_SIZE)?;
         let end = start.checked_add(len)?;
-        (len % SECTOR_SIZE == 0 && end <= self.disk.size()).then_some(start)
+        (len.is_multiple_of(SECTOR_SIZE) && end <= self.disk.size()).then_some(start)
     }
 
     fn read(&mut self, sector: u64, writer: &mut Writer<'_>, len: u64) -> Status {
@@ -369,7 +371,7 @@ impl Server {
     fn ranges(&mut self, kind: u32, reader: &mut Reader<'_>) -> Status {
         const UNMAP: u32 = 1;
         let bytes = reader.remaining();
-        if bytes == 0 || bytes % 16 != 0 || bytes > 16 * u64::from(RANGES) {
+        if bytes == 0 || !bytes.is_multiple_of(16) || bytes > 16 * u64::from(RANGES) {
             return Status::IoError;
         }
         while let Some(range) = reader.array::<16>() {

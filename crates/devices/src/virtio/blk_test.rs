@@ -15,15 +15,15 @@ struct Ram {
 impl Ram {
     fn new(sectors: usize) -> Self {
         let bytes = (0..sectors * 512).map(|at| (at / 512 + at % 251) as u8).collect();
-        Self {
-            bytes: Mutex::new(bytes),
-            flushes: Mutex::new(0),
-            read_only: false,
-            broken: false,
-        }
+        Self { bytes: Mutex::new(bytes), flushes: Mutex::new(0), read_only: false, broken: false }
     }
 
-    fn with<T>(&self, offset: u64, len: u64, f: impl FnOnce(&mut [u8]) -> T) -> Result<T, riad_disk::Error> {
+    fn with<T>(
+        &self,
+        offset: u64,
+        len: u64,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, riad_disk::Error> {
         let mut bytes = self.bytes.lock().unwrap();
         let (name, size) = ("test".to_owned(), bytes.len() as u64);
         if self.broken {
@@ -99,7 +99,7 @@ fn ask(guest: &mut Guest, kind: u32, sector: u64, out: &[u8], room: u32) -> (u8,
         left -= piece;
     }
     match rooms.last_mut() {
-        Some(last) if room % 3 == 0 => *last += 1,
+        Some(last) if room.is_multiple_of(3) => *last += 1,
         _ => rooms.push(1),
     }
     guest.submit(0, &parts, &rooms);
@@ -124,7 +124,8 @@ fn reads_and_writes_land_where_they_should() {
                 let (status, data) = ask(&mut guest, request::IN, sector, &[], len as u32);
                 assert_eq!((status, data.as_slice()), (OK, &model[at..at + len]));
             } else {
-                let data: Vec<u8> = (0..len).map(|n| (n as u64 * random >> 7) as u8).collect();
+                let data: Vec<u8> =
+                    (0..len).map(|n| ((n as u64).wrapping_mul(random) >> 7) as u8).collect();
                 let (status, _) = ask(&mut guest, request::OUT, sector, &data, 0);
                 assert_eq!(status, OK);
                 model[at..at + len].copy_from_slice(&data);
@@ -237,10 +238,7 @@ fn configuration_is_as_specified() {
     let (_, guest) = setup(Ram::new(4096), u64::MAX);
     let fields: Vec<u32> =
         [0, 4, 8, 12, 20, 36, 40, 44, 48, 52, 56, 60].map(|at| guest.read32(0x2000 + at)).into();
-    assert_eq!(
-        fields,
-        [4096, 0, 1 << 20, 254, 512, 1 << 22, 64, 8, 1 << 22, 64, 1, 0]
-    );
+    assert_eq!(fields, [4096, 0, 1 << 20, 254, 512, 1 << 22, 64, 8, 1 << 22, 64, 1, 0]);
 }
 
 #[test]

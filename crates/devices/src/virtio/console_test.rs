@@ -40,11 +40,10 @@ fn input_waits_for_room_and_pushes_back() {
     let (_, handle, mut guest) = setup();
     assert_eq!(handle.push(b"hello"), 5);
     guest.submit(RECEIVE, &[], &[3]);
-    assert_eq!(guest.wait(RECEIVE), crate::virtio::driver_test::Used {
-        head: 0,
-        len: 3,
-        data: b"hel".to_vec()
-    });
+    assert_eq!(
+        guest.wait(RECEIVE),
+        crate::virtio::driver_test::Used { head: 0, len: 3, data: b"hel".to_vec() }
+    );
     let big = vec![b'x'; INPUT_MAX];
     assert_eq!(handle.push(&big), INPUT_MAX - 2);
     assert_eq!(handle.push(b"y"), 0);

@@ -222,9 +222,8 @@ impl Guest {
 
     fn lay_out(&mut self, choices: Choices) {
         let queues = self.read16(0x12);
-        let rings = (0..u64::from(queues)).map(|index| {
-            Ring::new(Gpa(0x10_0000 + index * (4 << 20)), choices.size, choices.slot)
-        });
+        let rings = (0..u64::from(queues))
+            .map(|index| Ring::new(Gpa(0x10_0000 + index * (4 << 20)), choices.size, choices.slot));
         self.rings = rings.collect();
     }
 
@@ -234,8 +233,7 @@ impl Guest {
         let memory = ram();
         let all = self.memory.read_vec(Gpa(0), self.memory.size() as usize).unwrap();
         memory.write(Gpa(0), &all).unwrap();
-        let pci =
-            VirtioPci::restore(device, memory.clone(), messages.clone(), state).unwrap();
+        let pci = VirtioPci::restore(device, memory.clone(), messages.clone(), state).unwrap();
         Self { memory, pci: Arc::new(pci), messages, rings: self.rings.clone() }
     }
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::queue::{Queue, QueueLayout, QueueProgress};
 use super::signals::{NO_VECTOR, Signals, status};
 use super::{
-    Activation, ActivateError, DeviceState, QueueError, SharedQueue, VirtioDevice,
-    VirtioInterrupt, feature,
+    ActivateError, Activation, DeviceState, QueueError, SharedQueue, VirtioDevice, VirtioInterrupt,
+    feature,
 };
 use crate::MsiTarget;
 use crate::pci::{
@@ -80,7 +80,9 @@ pub enum TransportError {
     #[error(transparent)]
     Activate(#[from] ActivateError),
     /// The saved state is of another device.
-    #[error("the saved virtio state does not fit this device ({0}); restore it with the version of Riad that saved it")]
+    #[error(
+        "the saved virtio state does not fit this device ({0}); restore it with the version of Riad that saved it"
+    )]
     StateMismatch(&'static str),
 }
 
@@ -435,7 +437,8 @@ fn config_space(
     });
     config.add_bar(layout::BAR, BarKind::Memory32, layout::BAR_SIZE)?;
     let table = layout::MSIX_TABLE as u32;
-    let msix_at = msix.add_capability(&mut config, layout::BAR, table, layout::MSIX_PENDING as u32)?;
+    let msix_at =
+        msix.add_capability(&mut config, layout::BAR, table, layout::MSIX_PENDING as u32)?;
     let notify_len = device.queue_sizes().len() as u32 * layout::NOTIFY_MULTIPLIER;
     for (kind, offset, len) in [
         (cap::COMMON, layout::COMMON, layout::COMMON_LEN),

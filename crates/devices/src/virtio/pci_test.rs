@@ -45,10 +45,7 @@ fn capabilities_lead_to_every_structure() {
         }
         at = (head >> 8) & 0xff;
     }
-    assert_eq!(
-        found,
-        [(1, 0, 0x40), (3, 0x1000, 1), (4, 0x2000, 4), (2, 0x3000, 4), (5, 0, 0)]
-    );
+    assert_eq!(found, [(1, 0, 0x40), (3, 0x1000, 1), (4, 0x2000, 4), (2, 0x3000, 4), (5, 0, 0)]);
 }
 
 #[test]
@@ -197,7 +194,9 @@ fn the_configuration_window_reaches_the_bar() {
     guest.pci.config_write(at + 16, &[3]);
     assert_eq!(guest.status(), 3);
     // Nonsense reaches nothing.
-    for (bar, offset, len) in [(1u8, 0u32, 4u32), (0, 0x8000, 4), (0, 2, 4), (0, 0, 3), (0, u32::MAX, 1)] {
+    for (bar, offset, len) in
+        [(1u8, 0u32, 4u32), (0, 0x8000, 4), (0, 2, 4), (0, 0, 3), (0, u32::MAX, 1)]
+    {
         guest.pci.config_write(at + 4, &[bar]);
         guest.pci.config_write(at + 8, &offset.to_le_bytes());
         guest.pci.config_write(at + 12, &len.to_le_bytes());
@@ -215,7 +214,8 @@ fn every_register_takes_every_write() {
     for _ in 0..20_000 {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let len = 1 << ((random >> 30) & 3);
-        let page = [0, 0, 0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x7000][(random >> 40) as usize % 9];
+        let page =
+            [0, 0, 0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x7000][(random >> 40) as usize % 9];
         let offset = page + ((random >> 48) & 0x47);
         let mut data = random.to_be_bytes();
         guest.pci.bar_write(0, offset, &data[..len]);

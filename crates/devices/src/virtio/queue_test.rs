@@ -130,10 +130,11 @@ fn indirect_tables_are_followed_once() {
 
 #[test]
 fn broken_chains_are_named() {
+    /// Address, length, flags, next.
+    type Raw = (u64, u32, u16, u16);
     type Check = fn(&QueueError) -> bool;
-    // (descriptor 0, descriptor 1, what it is): (address, length, flags, next).
     let at = 0x100;
-    let cases: [((u64, u32, u16, u16), (u64, u32, u16, u16), Check); 9] = [
+    let cases: [(Raw, Raw, Check); 9] = [
         ((at, 1, DESC_NEXT, 8), (0, 0, 0, 0), |e| matches!(e, QueueError::BadIndex { .. })),
         ((at, 1, DESC_NEXT, 0), (0, 0, 0, 0), |e| matches!(e, QueueError::ChainTooLong)),
         ((at, 1, DESC_NEXT, 1), (at, 1, DESC_NEXT, 0), |e| matches!(e, QueueError::ChainTooLong)),
@@ -178,7 +179,7 @@ fn rings_must_lie_in_ram_and_be_aligned() {
         QueueLayout { available: Gpa(0x3001), ..good },
         QueueLayout { used: Gpa(0x4002), ..good },
         QueueLayout { used: Gpa((1 << 20) - 4), ..good },
-        QueueLayout { descriptors: Gpa(u64::MAX & !15), ..good },
+        QueueLayout { descriptors: Gpa(!15), ..good },
     ] {
         assert!(make(bad).is_err(), "{bad:?}");
     }

@@ -41,7 +41,8 @@ fn the_host_gives_randomness() {
 
 #[test]
 fn a_request_is_bounded_and_an_odd_one_is_harmless() {
-    let mut guest = Guest::new(Box::<Rng>::new(Rng::new(Box::<Counter>::default())), Choices::default());
+    let mut guest =
+        Guest::new(Box::<Rng>::new(Rng::new(Box::<Counter>::default())), Choices::default());
     guest.submit(0, &[], &[0x11000]);
     assert_eq!(guest.wait(0).len, 0x10000);
     guest.submit(0, &[b"readable only"], &[]);

@@ -62,13 +62,16 @@ fn a_pause_right_after_a_resume_still_holds() {
 
 #[test]
 fn a_panicking_task_does_not_hang_its_device() {
-    struct Bad;
+    struct Bad(Arc<AtomicU64>);
     impl Task for Bad {
         fn turn(&mut self, _control: &Control) {
+            self.0.fetch_add(1, Ordering::SeqCst);
             panic!("a bug, on purpose");
         }
     }
-    let worker = Worker::spawn("bad", Bad, false).unwrap();
+    let turns = Arc::new(AtomicU64::new(0));
+    let worker = Worker::spawn("bad", Bad(turns.clone()), false).unwrap();
+    until(&turns, 1);
     worker.pause();
     assert!(worker.stop().is_none());
 }

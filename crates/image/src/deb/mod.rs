@@ -52,6 +52,8 @@ pub mod limits {
     pub const DATA: u64 = 4 << 30;
     /// Entries in a data archive.
     pub const ENTRIES: usize = 500_000;
+    /// Bytes in a kernel module.
+    pub const MODULE: u64 = 64 << 20;
     /// Files in a control archive.
     pub const CONTROL_FILES: usize = 200;
 }

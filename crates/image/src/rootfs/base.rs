@@ -95,7 +95,7 @@ pub fn add_base_files(
     }
     // invoke-rc.d(8) asks this before it starts a service. There is nobody to serve yet.
     rootfs.write(second_stage::POLICY_PATH, 0o755, "#!/bin/sh\nexit 101\n")?;
-    rootfs.write(SECOND_STAGE_PATH, 0o755, second_stage::SCRIPT)?;
+    rootfs.write(SECOND_STAGE_PATH, 0o755, second_stage::SECOND_STAGE)?;
     rootfs.write(second_stage::PREINST_PATH, 0o644, second_stage::preinst_list(database))
 }
 

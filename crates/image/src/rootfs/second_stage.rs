@@ -19,7 +19,7 @@ pub(super) const PREINST_PATH: &str = "/riad-second-stage.preinst";
 pub(super) const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
 
 /// The script.
-pub(super) const SCRIPT: &str = include_str!("second_stage.sh");
+pub const SECOND_STAGE: &str = include_str!("second_stage.sh");
 
 /// The packages whose `preinst` has to run: name, name in dpkg's database, architecture. The one
 /// that makes `/etc/passwd` comes first.

@@ -48,7 +48,55 @@ dpkg_with_progress() {
     read -r status <"$result" && return "$status"
 }
 
+# On a processor in software starting a program is what costs. Two helpers start thousands of
+# others, and are put aside until the end.
+put_aside() {
+    if [ -x "$1" ]; then
+        mv "$1" "$1.riad"
+        printf '#!/bin/sh\nexit 0\n' >"$1"
+        chmod 755 "$1"
+    fi
+}
+put_back() {
+    if [ -e "$1.riad" ]; then mv -f "$1.riad" "$1"; fi
+}
+
+# It handles upgrades from older versions. There is no older version of anything here, and then it
+# does nothing, after long thought.
+maintscript_helper=/usr/bin/dpkg-maintscript-helper
+# What it does is done by certificates() below, if nobody hooks into it.
+update_certificates=/usr/sbin/update-ca-certificates
+[ -z "$(ls /etc/ca-certificates/update.d 2>/dev/null)" ] || update_certificates=/nonexistent
+
+# Links to the certificates, and all of them in one file, as update-ca-certificates(8) makes them,
+# but in one program instead of a thousand.
+certificates() {
+    perl -e '
+        use strict;
+        my ($from, $to) = ("/usr/share/ca-certificates", "/etc/ssl/certs");
+        open(my $list, "<", "/etc/ca-certificates.conf") or die "$!";
+        open(my $bundle, ">", "$to/ca-certificates.crt") or die "$!";
+        while (my $line = <$list>) {
+            chomp $line;
+            next if $line eq "" or $line =~ /^[#!]/ or not -f "$from/$line";
+            my $name = $line;
+            $name =~ s{.*/}{};
+            $name =~ s{\.crt$}{};
+            $name =~ tr/ ,()/__==/;
+            symlink("$from/$line", "$to/$name.pem") or $!{EEXIST} or die "$name: $!";
+            open(my $certificate, "<", "$from/$line") or die "$line: $!";
+            local $/;
+            my $text = <$certificate>;
+            $text .= "\n" unless $text =~ /\n\z/;
+            print $bundle $text or die "$!";
+        }
+        close($bundle) or die "$!";
+    ' && chmod 644 /etc/ssl/certs/ca-certificates.crt && openssl rehash /etc/ssl/certs
+}
+
 ldconfig >>"$log" 2>&1 || fail "ldconfig failed"
+put_aside $maintscript_helper
+put_aside $update_certificates
 
 DPKG_RUNNING_VERSION=$(dpkg-query -W -f '${Version}' dpkg)
 export DPKG_RUNNING_VERSION
@@ -75,6 +123,11 @@ left=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | grep -v '^installed
 
 done=$total
 progress "finishing"
+put_back $maintscript_helper
+if [ -e $update_certificates.riad ]; then
+    put_back $update_certificates
+    certificates >>"$log" 2>&1 || fail "the certificates could not be set up"
+fi
 for modules in /lib/modules/*; do
     if [ -d "$modules/kernel" ] && [ ! -e "$modules/modules.dep.bin" ] && command -v depmod >/dev/null
     then

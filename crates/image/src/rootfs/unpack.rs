@@ -1,12 +1,12 @@
 //! Putting a package's files into the tree.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use md5::{Digest, Md5};
 
 use super::{Attributes, Content, DpkgDatabase, Kind, RootFs, components};
-use crate::deb::{Deb, DebError, limits};
+use crate::deb::{Bounded, Deb, DebError, decompress, limits};
 use crate::deb822::Paragraphs;
 use crate::hash::hex;
 
@@ -70,7 +70,8 @@ pub fn unpack_package(
     database.add(&control, &unpacked.paths, &conffiles, arch)
 }
 
-/// Unpacks a kernel package: its modules go into the tree, its image is handed back. The package
+/// Unpacks a kernel package: its modules go into the tree, its image is handed back. Modules are
+/// stored as they are loaded, not compressed, so that no guest has to unpack them. The package
 /// itself is not entered into dpkg's database: as a package it would ask for an initramfs builder,
 /// and have the guest build one, which Riad has no use for.
 ///
@@ -96,7 +97,17 @@ pub fn unpack_kernel(
             entry.read_to_end(&mut image)?;
             images.insert(path, image);
         } else if is_modules(&path) {
-            put(rootfs, &path, &mut entry, &mut |_| {})?;
+            match path.rsplit_once(".ko.") {
+                Some((stem, extension)) if entry.header().entry_type().is_file() => {
+                    let attributes = attributes(&path, entry.header())?;
+                    let plain = decompress(BufReader::new(entry), &format!(".{extension}"))?
+                        .ok_or_else(|| DebError::Compression(path.clone()))?;
+                    let plain = Bounded::new(plain, "kernel module", limits::MODULE);
+                    let content = rootfs.spool.add(plain, |_| {})?;
+                    rootfs.tree.put(&format!("{stem}.ko"), attributes, Kind::File(content))?;
+                }
+                _ => put(rootfs, &path, &mut entry, &mut |_| {})?,
+            }
         }
     }
     Ok(images)
@@ -176,6 +187,22 @@ fn entry_path<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, DebError> {
     Ok(components(text)?.join("/"))
 }
 
+fn attributes(path: &str, header: &tar::Header) -> Result<Attributes, DebError> {
+    let id = |id: u64| {
+        u32::try_from(id).map_err(|_| DebError::Entry {
+            path: path.to_owned(),
+            reason: "has an impossible owner".to_owned(),
+        })
+    };
+    Ok(Attributes {
+        // The mask makes it fit.
+        mode: (header.mode()? & 0o7777) as u16,
+        uid: id(header.uid()?)?,
+        gid: id(header.gid()?)?,
+        mtime: header.mtime()?.min(u64::from(u32::MAX)),
+    })
+}
+
 fn put<R: Read>(
     rootfs: &mut RootFs,
     path: &str,
@@ -185,14 +212,7 @@ fn put<R: Read>(
     let refuse =
         |reason: &str| DebError::Entry { path: path.to_owned(), reason: reason.to_owned() };
     let header = entry.header();
-    let id = |id: u64| u32::try_from(id).map_err(|_| refuse("has an impossible owner"));
-    let attributes = Attributes {
-        // The mask makes it fit.
-        mode: (header.mode()? & 0o7777) as u16,
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-        mtime: header.mtime()?.min(u64::from(u32::MAX)),
-    };
+    let attributes = attributes(path, header)?;
     let kind = header.entry_type();
     let target = |entry: &tar::Entry<'_, R>| {
         let bytes = entry.link_name_bytes().ok_or_else(|| refuse("is a link to nothing"))?;

@@ -98,8 +98,7 @@ impl Common {
     /// Whether FEATURES_OK may stay (section 3.1.1): nothing that was not offered, and not a legacy
     /// driver.
     pub(super) fn features_acceptable(&self) -> bool {
-        self.driver_features & !self.offered == 0
-            && self.driver_features & feature::VERSION_1 != 0
+        self.driver_features & !self.offered == 0 && self.driver_features & feature::VERSION_1 != 0
     }
 
     /// The enabled queues, ready to be worked on.
@@ -118,8 +117,7 @@ impl Common {
                 return Err(QueueError::BadSize(setup.layout.size));
             }
             let progress = progress.get(index).copied().flatten().unwrap_or_default();
-            let queue =
-                Queue::new(memory.clone(), setup.layout, progress, self.driver_features)?;
+            let queue = Queue::new(memory.clone(), setup.layout, progress, self.driver_features)?;
             queues.push(Some(Arc::new(Mutex::new(queue))));
         }
         Ok(queues)
@@ -190,8 +188,7 @@ impl Common {
         self.driver_feature_select = *driver_feature_select;
         self.driver_features = *driver_features;
         self.queue_select = *queue_select;
-        for ((setup, saved), own) in
-            self.queues.iter_mut().zip(queues).zip(&signals.queue_vectors)
+        for ((setup, saved), own) in self.queues.iter_mut().zip(queues).zip(&signals.queue_vectors)
         {
             let QueueState { layout, enabled, vector, progress: _ } = *saved;
             (setup.layout, setup.enabled) = (layout, enabled);
@@ -248,7 +245,8 @@ impl Common {
         let negotiating = status & status::FEATURES_OK == 0;
         let setting_up = status & status::DRIVER_OK == 0;
         let index = self.queue_select;
-        let value = data.iter().take(8).rev().fold(0, |value: u64, byte| (value << 8) | u64::from(*byte));
+        let value =
+            data.iter().take(8).rev().fold(0, |value: u64, byte| (value << 8) | u64::from(*byte));
         match (offset, data.len()) {
             (0x00, 4) => self.device_feature_select = value as u32,
             (0x08, 4) => self.driver_feature_select = value as u32,

@@ -1,10 +1,10 @@
 //! Socket device (virtio 1.3, section 5.10): streams between programs in the guest and on the host,
 //! without a network.
 //!
-//! * [`packet`]: headers;
-//! * `connection`: one stream, its credit and its ends;
-//! * `mux`: the worker that moves packets;
-//! * [`VsockHandle`]: what programs on the host use.
+//! * [`packet`] describes headers;
+//! * `connection` is one stream, its credit and its ends;
+//! * `mux` is the worker, and moves packets;
+//! * [`VsockHandle`] is what programs on the host use.
 //!
 //! A connection does not survive a save: the restored guest is sent a transport reset event and
 //! connects again (section 5.10.6.7).
@@ -45,6 +45,8 @@ pub struct Vsock {
     shared: Arc<Shared>,
     /// The driver has connections of before the restore.
     transport_reset: bool,
+    /// [`MAX_CONNECTIONS`], or less in tests.
+    max_connections: usize,
     worker: Option<Worker<Mux>>,
 }
 
@@ -71,7 +73,14 @@ impl Vsock {
     pub fn new(guest_cid: u64) -> (Self, VsockHandle) {
         let shared = Arc::new(Shared::default());
         let handle = VsockHandle::new(Arc::clone(&shared));
-        (Self { guest_cid, shared, transport_reset: false, worker: None }, handle)
+        let device = Self {
+            guest_cid,
+            shared,
+            transport_reset: false,
+            max_connections: MAX_CONNECTIONS,
+            worker: None,
+        };
+        (device, handle)
     }
 
     /// A device as saved; its first act is to tell the guest that connections are gone.
@@ -108,7 +117,8 @@ impl VirtioDevice for Vsock {
         // Only a driver that was restored along can have connections to lose.
         let transport_reset = std::mem::take(&mut self.transport_reset);
         let shared = Arc::clone(&self.shared);
-        let mux = Mux::new(self.guest_cid, &activation, shared, transport_reset)?;
+        let limit = self.max_connections;
+        let mux = Mux::new(self.guest_cid, &activation, shared, transport_reset, limit)?;
         let worker = Worker::spawn("virtio-vsock", mux, activation.paused)?;
         self.shared.set_control(Some(Arc::clone(worker.control())));
         self.worker = Some(worker);
@@ -140,7 +150,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { guest_cid, shared: _, transport_reset: _, worker: _ } = self;
+        let Self { guest_cid, shared: _, transport_reset: _, max_connections: _, worker: _ } = self;
         DeviceState::Vsock(VsockState { guest_cid: *guest_cid })
     }
 }

@@ -17,7 +17,7 @@ use rustix::event::epoll;
 use super::connection::{Connection, Key, Violation};
 use super::handle::{Shared, Wanted};
 use super::packet::{HEADER_LEN, Header, PAYLOAD_MAX, TYPE_STREAM, op};
-use super::{EVENT, HOST_CID, MAX_CONNECTIONS, RECEIVE, TRANSMIT};
+use super::{EVENT, HOST_CID, RECEIVE, TRANSMIT};
 use crate::pci::lock;
 use crate::virtio::chain::{Chain, Reader};
 use crate::virtio::worker::{Control, Task};
@@ -59,6 +59,7 @@ pub(super) struct Mux {
     resets: VecDeque<Header>,
     /// The guest is to be told that all connections are gone.
     transport_reset: bool,
+    max_connections: usize,
     buffer: Vec<u8>,
     broken: bool,
 }
@@ -69,6 +70,7 @@ impl Mux {
         activation: &Activation,
         shared: Arc<Shared>,
         transport_reset: bool,
+        max_connections: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
             guest_cid,
@@ -88,12 +90,13 @@ impl Mux {
             writable: Vec::new(),
             resets: VecDeque::new(),
             transport_reset,
+            max_connections,
             buffer: vec![0; PAYLOAD_MAX],
             broken: false,
         })
     }
 
-    /// Whether the guest has still to be told of the lost connections.
+    /// Tells the guest that all connections are gone, if it has to be told and has a buffer for it.
     fn send_transport_reset(&mut self) -> Result<(), QueueError> {
         let Some(queue) = self.event.clone().filter(|_| self.transport_reset) else {
             return Ok(());
@@ -246,7 +249,7 @@ impl Mux {
     /// Whether there is room for one more connection. One that the host has closed and the guest
     /// holds on to makes way.
     fn room(&mut self) -> bool {
-        if self.connections.len() < MAX_CONNECTIONS {
+        if self.connections.len() < self.max_connections {
             return true;
         }
         let stale = self.connections.iter().filter(|(_, connection)| connection.host_is_done());
@@ -256,10 +259,11 @@ impl Mux {
     }
 
     fn free_port(&mut self, guest_port: u32) -> Option<u32> {
-        for _ in 0..=MAX_CONNECTIONS {
+        for _ in 0..=self.max_connections {
             let host_port = self.next_port;
             let next = host_port.wrapping_add(1);
-            self.next_port = if next < u32::MAX { next.max(FIRST_EPHEMERAL) } else { FIRST_EPHEMERAL };
+            self.next_port =
+                if next < u32::MAX { next.max(FIRST_EPHEMERAL) } else { FIRST_EPHEMERAL };
             if !self.by_key.contains_key(&Key { host_port, guest_port }) {
                 return Some(host_port);
             }

@@ -79,18 +79,8 @@ impl Header {
     /// To the bytes of a packet.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
-        let Self {
-            src_cid,
-            dst_cid,
-            src_port,
-            dst_port,
-            len,
-            kind,
-            op,
-            flags,
-            buf_alloc,
-            fwd_cnt,
-        } = *self;
+        let Self { src_cid, dst_cid, src_port, dst_port, len, kind, op, flags, buf_alloc, fwd_cnt } =
+            *self;
         let mut bytes = [0; HEADER_LEN];
         bytes[0..8].copy_from_slice(&src_cid.to_le_bytes());
         bytes[8..16].copy_from_slice(&dst_cid.to_le_bytes());

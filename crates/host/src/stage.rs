@@ -1,0 +1,61 @@
+//! The stages from a command line to a command's first word.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Progress;
+
+/// A stage of `riad run`, in order. What a person waits for, what a limit is set to, and what an
+/// error names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The process starts and reads its arguments.
+    Start,
+    /// The image is found, or built.
+    Image,
+    /// The machine is built and the kernel put into its memory.
+    Machine,
+    /// The kernel runs, until it starts its first program.
+    Kernel,
+    /// The agent loads drivers, and finds and mounts the root file system.
+    Userland,
+    /// The agent introduces itself.
+    Agent,
+    /// The user's command runs.
+    Command,
+    /// The machine is taken apart.
+    Teardown,
+}
+
+impl Stage {
+    /// The stage's name, as it is in messages and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Image => "image",
+            Self::Machine => "machine",
+            Self::Kernel => "kernel",
+            Self::Userland => "userland",
+            Self::Agent => "agent",
+            Self::Command => "command",
+            Self::Teardown => "teardown",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Hears how far things are.
+pub trait Observer {
+    /// A stage begins.
+    fn stage(&mut self, stage: Stage);
+    /// Something happened in the building of an image.
+    fn image(&mut self, progress: &Progress);
+}

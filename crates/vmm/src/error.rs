@@ -1,0 +1,38 @@
+//! What can go wrong with a machine.
+
+use riad_devices::virtio::blk::WrongDisk;
+use riad_machine::boot::BootError;
+use riad_machine::pc::PcError;
+use riad_machine::pc::map::MapError;
+
+/// What can go wrong with a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A number of processors no machine has.
+    #[error("{0} processors: a machine has 1 to {max}", max = crate::MAX_CPUS)]
+    Cpus(u32),
+    /// A number of disks no machine has.
+    #[error("{0} disks are more than a machine takes; it takes {1}")]
+    Disks(usize, usize),
+    /// The memory cannot be laid out.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The kernel cannot be started.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The board cannot be built.
+    #[error(transparent)]
+    Board(#[from] PcError),
+    /// The host has no memory for the guest.
+    #[error(transparent)]
+    Memory(#[from] riad_memory::Error),
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] riad_cpu::Error),
+    /// A restored machine was given another disk than it had.
+    #[error(transparent)]
+    Disk(#[from] WrongDisk),
+    /// The host refused a thread.
+    #[error("the host could not start a thread for the machine: {0}")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,424 @@
+//! A running machine.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use riad_clock::{Clock, HostClock};
+use riad_cpu::x86::VcpuState;
+use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuHandle};
+use riad_devices::pci::slot;
+use riad_devices::virtio::DeviceState;
+use riad_devices::virtio::blk::Blk;
+use riad_devices::virtio::rng::{HostEntropy, Rng};
+use riad_devices::virtio::vsock::Vsock;
+use riad_devices::{PowerControl, PowerEvent, SharedPower};
+use riad_machine::boot::{BootParams, KernelImage, Module};
+use riad_machine::pc::map::AddressMap;
+use riad_machine::pc::{Function, Pc, PcConfig, PcParts};
+use riad_memory::GuestMemory;
+
+use crate::snapshot::Snapshot;
+use crate::{Console, Disks, Error, GUEST_CID, Guest, MAX_CPUS, VmConfig, VsockHandle};
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest wrote to the debug exit port: the status a process would exit with.
+    DebugExit(u8),
+    /// A processor shut down by a triple fault.
+    TripleFault {
+        /// Its number.
+        cpu: u32,
+    },
+    /// The engine gave up.
+    Failed(String),
+}
+
+/// What the processors' threads are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Paused,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Control {
+    phase: Mutex<Phase>,
+    changed: Condvar,
+}
+
+impl Control {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, phase: Phase) {
+        *self.phase() = phase;
+        self.changed.notify_all();
+    }
+
+    /// Waits out pauses. Returns whether to run on.
+    fn may_run(&self) -> bool {
+        let phase = self.phase();
+        let phase = self
+            .changed
+            .wait_while(phase, |phase| *phase == Phase::Paused)
+            .unwrap_or_else(PoisonError::into_inner);
+        *phase == Phase::Running
+    }
+}
+
+type SharedVcpu = Arc<Mutex<Box<dyn Vcpu>>>;
+
+fn lock(vcpu: &SharedVcpu) -> MutexGuard<'_, Box<dyn Vcpu>> {
+    vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A machine in this process. Dropping it ends it.
+pub struct Vm {
+    pc: Arc<Pc>,
+    memory: GuestMemory,
+    clock: Arc<HostClock>,
+    vcpus: Vec<SharedVcpu>,
+    handles: Vec<Arc<dyn VcpuHandle>>,
+    control: Arc<Control>,
+    sender: SyncSender<Ending>,
+    /// Until somebody takes it.
+    endings: Option<Receiver<Ending>>,
+    threads: Vec<JoinHandle<()>>,
+    vsock: Option<VsockHandle>,
+}
+
+struct Power(SyncSender<Ending>);
+
+impl PowerControl for Power {
+    fn power(&self, event: PowerEvent) {
+        let ending = match event {
+            PowerEvent::PowerOff => Ending::PowerOff,
+            PowerEvent::Reset => Ending::Reset,
+            PowerEvent::DebugExit { code } => Ending::DebugExit(code as u8),
+        };
+        // The first ending counts.
+        let _ = self.0.try_send(ending);
+    }
+}
+
+impl Vm {
+    /// Builds a machine, puts the guest's kernel into its memory, and sets it running.
+    ///
+    /// # Errors
+    /// When the configuration, the kernel or the host do not allow it.
+    pub fn start(config: &VmConfig, guest: &Guest, console: &Console) -> Result<Self, Error> {
+        let map = check(config)?;
+        // The kernel is looked at first: it is what is most often wrong.
+        let kernel = KernelImage::parse(&guest.kernel)?;
+        let memory = GuestMemory::new(&map.runs())?;
+        let (vm, mut vcpus) = Self::build(config, map, memory, None, console)?;
+        let modules: Vec<_> =
+            guest.modules.iter().map(|(args, data)| Module { args, data }).collect();
+        let params = BootParams {
+            kernel_name: &guest.kernel_name,
+            cmdline: &guest.cmdline,
+            modules: &modules,
+        };
+        let state = vm.pc.boot(&kernel, &params)?;
+        if let Some(first) = vcpus.first_mut() {
+            first.set_state(&state)?;
+        }
+        vm.launch(vcpus)
+    }
+
+    /// Builds a machine from a snapshot and sets it running. The disks hold what they held.
+    ///
+    /// # Errors
+    /// When the snapshot, the disks or the host do not allow it.
+    pub fn restore(
+        config: &VmConfig,
+        snapshot: Snapshot,
+        memory: GuestMemory,
+        console: &Console,
+    ) -> Result<Self, Error> {
+        let map = snapshot.pc.config.map;
+        let states = snapshot.vcpus.clone();
+        let (vm, mut vcpus) = Self::build(config, map, memory, Some(snapshot), console)?;
+        for (vcpu, state) in vcpus.iter_mut().zip(&states) {
+            vcpu.set_state(state)?;
+        }
+        vm.launch(vcpus)
+    }
+
+    fn build(
+        config: &VmConfig,
+        map: AddressMap,
+        memory: GuestMemory,
+        snapshot: Option<Snapshot>,
+        console: &Console,
+    ) -> Result<(Self, Vec<Box<dyn Vcpu>>), Error> {
+        let clock = Arc::new(match &snapshot {
+            Some(snapshot) => HostClock::restore(snapshot.clock),
+            None => HostClock::new(),
+        });
+        clock.pause();
+        let cpus = snapshot.as_ref().map_or(config.cpus, |s| s.pc.config.cpus);
+        let shared: Arc<dyn Clock> = clock.clone();
+        let engine = crate::engine::make(config.engine, memory.clone(), shared, cpus)?;
+        // Two: the guest's own word, and a processor's that failed because of it.
+        let (sender, endings) = sync_channel(2);
+        let power: SharedPower = Arc::new(Power(sender.clone()));
+        let (functions, vsock) = functions(config, snapshot.as_ref())?;
+        let parts =
+            PcParts { engine: Arc::clone(&engine), power, serial: console.host(), functions };
+        let pc = match snapshot {
+            Some(snapshot) => Pc::restore(snapshot.pc, parts)?,
+            None => Pc::new(PcConfig { map, cpus, debug_exit: config.debug_exit }, parts)?,
+        };
+        let pc = Arc::new(pc);
+        let mut vcpus = Vec::new();
+        for id in 0..cpus {
+            let bus: Arc<dyn Bus> = pc.clone();
+            vcpus.push(engine.add_vcpu(id, bus)?);
+        }
+        let handles = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
+        let control =
+            Arc::new(Control { phase: Mutex::new(Phase::Paused), changed: Condvar::new() });
+        let mut vm = Self {
+            pc,
+            memory,
+            clock,
+            vcpus: Vec::new(),
+            handles,
+            control,
+            sender,
+            endings: Some(endings),
+            threads: Vec::new(),
+            vsock,
+        };
+        let timers = Arc::clone(vm.pc.timers());
+        vm.spawn("timers", move || timers.run())?;
+        Ok((vm, vcpus))
+    }
+
+    /// Starts the processors' threads and lets everything run.
+    fn launch(mut self, vcpus: Vec<Box<dyn Vcpu>>) -> Result<Self, Error> {
+        let sender = self.sender.clone();
+        for (id, vcpu) in vcpus.into_iter().enumerate() {
+            let vcpu = Arc::new(Mutex::new(vcpu));
+            self.vcpus.push(Arc::clone(&vcpu));
+            let (control, sender) = (Arc::clone(&self.control), sender.clone());
+            self.spawn(&format!("vcpu{id}"), move || {
+                run_vcpu(id as u32, &vcpu, &control, &sender)
+            })?;
+        }
+        self.resume();
+        Ok(self)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread =
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Waits for the machine's end, for `limit` at most. Asked again after the end, or after
+    /// [`take_endings`](Self::take_endings), it gives `None`.
+    #[must_use]
+    pub fn wait(&self, limit: Option<Duration>) -> Option<Ending> {
+        let endings = self.endings.as_ref()?;
+        match limit {
+            None => endings.recv().ok(),
+            Some(limit) => match endings.recv_timeout(limit) {
+                Ok(ending) => Some(ending),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            },
+        }
+    }
+
+    /// Hands the news of the machine's end to another thread: it comes out of the receiver, which
+    /// is closed once the machine is dropped. `None` when somebody has it already.
+    pub fn take_endings(&mut self) -> Option<Receiver<Ending>> {
+        self.endings.take()
+    }
+
+    /// The way to talk to the guest, when the machine has a vsock.
+    #[must_use]
+    pub fn vsock(&self) -> Option<&VsockHandle> {
+        self.vsock.as_ref()
+    }
+
+    /// Types on the serial console. Returns how many bytes there was room for.
+    pub fn type_on_console(&self, bytes: &[u8]) -> usize {
+        self.pc.serial_input(bytes)
+    }
+
+    /// Presses the power button. Returns whether the guest listens to it.
+    pub fn press_power_button(&self) -> bool {
+        self.pc.press_power_button()
+    }
+
+    /// Instructions all processors retired, where the engine counts them. Waits for processors to
+    /// stand still, so ask a paused or ended machine.
+    #[must_use]
+    pub fn instructions(&self) -> Option<u64> {
+        self.vcpus.iter().map(|vcpu| lock(vcpu).instructions()).sum()
+    }
+
+    /// Guest time since power-on, nanoseconds.
+    #[must_use]
+    pub fn uptime(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Stops processors, devices and guest time. When it returns, nothing of the machine moves.
+    pub fn pause(&self) {
+        if *self.control.phase() != Phase::Running {
+            return;
+        }
+        self.control.set(Phase::Paused);
+        for handle in &self.handles {
+            handle.stop();
+        }
+        for vcpu in &self.vcpus {
+            drop(lock(vcpu));
+        }
+        self.pc.pause();
+        self.clock.pause();
+    }
+
+    /// Lets a paused machine go on.
+    pub fn resume(&self) {
+        self.clock.resume();
+        self.pc.resume();
+        self.control.set(Phase::Running);
+    }
+
+    /// The state of a paused machine; its memory is [`memory`](Self::memory).
+    ///
+    /// # Errors
+    /// When the engine cannot read a processor's state.
+    pub fn save(&self) -> Result<Snapshot, Error> {
+        let vcpus: Result<Vec<VcpuState>, _> =
+            self.vcpus.iter().map(|vcpu| lock(vcpu).state()).collect();
+        Ok(Snapshot {
+            version: Snapshot::VERSION,
+            pc: self.pc.save(),
+            vcpus: vcpus?,
+            clock: self.clock.save(),
+        })
+    }
+
+    /// The machine's memory.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.control.set(Phase::Ended);
+        for handle in &self.handles {
+            handle.stop();
+        }
+        self.pc.timers().stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so; the machine ends all the same.
+            let _ = thread.join();
+        }
+        self.pc.pause();
+    }
+}
+
+fn run_vcpu(id: u32, vcpu: &SharedVcpu, control: &Control, endings: &SyncSender<Ending>) {
+    while control.may_run() {
+        let exit = lock(vcpu).run(Limit::None);
+        let ending = match exit {
+            Ok(Exit::Stopped | Exit::Limit) => continue,
+            Ok(Exit::Shutdown) => Ending::TripleFault { cpu: id },
+            Err(error) => Ending::Failed(error.to_string()),
+        };
+        let _ = endings.try_send(ending);
+        return;
+    }
+}
+
+/// Looks a configuration over, and lays its memory out.
+fn check(config: &VmConfig) -> Result<AddressMap, Error> {
+    if config.cpus == 0 || config.cpus > MAX_CPUS {
+        return Err(Error::Cpus(config.cpus));
+    }
+    Ok(AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?)
+}
+
+/// The virtio devices, new or from a snapshot's states.
+fn functions(
+    config: &VmConfig,
+    snapshot: Option<&Snapshot>,
+) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
+    match snapshot {
+        Some(snapshot) => restored_functions(&config.disks, snapshot),
+        None => new_functions(config),
+    }
+}
+
+fn new_functions(config: &VmConfig) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
+    let most = usize::from(slot::LAST - slot::DISK_FIRST) + 1;
+    if config.disks.len() > most {
+        return Err(Error::Disks(config.disks.len(), most));
+    }
+    let mut functions = Vec::new();
+    let mut handle = None;
+    if config.vsock {
+        let (device, vsock) = Vsock::new(GUEST_CID);
+        functions.push(Function { slot: slot::VSOCK, device: Box::new(device) });
+        handle = Some(vsock);
+    }
+    functions.push(Function { slot: slot::RNG, device: Box::new(Rng::new(Box::new(HostEntropy))) });
+    for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
+        let serial = format!("riad-disk{}", at - slot::DISK_FIRST);
+        let device = Box::new(Blk::new(Arc::clone(disk), &serial));
+        functions.push(Function { slot: at, device });
+    }
+    Ok((functions, handle))
+}
+
+fn restored_functions(
+    disks: &Disks,
+    snapshot: &Snapshot,
+) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
+    let saved = &snapshot.pc.functions;
+    let wanted = saved.iter().filter(|f| matches!(f.function.device, DeviceState::Blk(_))).count();
+    if wanted != disks.len() {
+        return Err(Error::Disks(disks.len(), wanted));
+    }
+    let mut disks = disks.iter();
+    let mut functions = Vec::new();
+    let mut handle = None;
+    for function in saved {
+        let device: Box<dyn riad_devices::virtio::VirtioDevice> = match &function.function.device {
+            DeviceState::Blk(state) => match disks.next() {
+                Some(disk) => Box::new(Blk::restore(Arc::clone(disk), state)?),
+                None => return Err(Error::Disks(0, wanted)),
+            },
+            DeviceState::Rng(state) => Box::new(Rng::restore(Box::new(HostEntropy), state)),
+            DeviceState::Vsock(state) => {
+                let (device, vsock) = Vsock::restore(state);
+                handle = Some(vsock);
+                Box::new(device)
+            }
+            DeviceState::Console(state) => {
+                let sink = Box::new(std::io::sink());
+                Box::new(riad_devices::virtio::console::Console::restore(sink, state).0)
+            }
+        };
+        functions.push(Function { slot: function.slot, device });
+    }
+    Ok((functions, handle))
+}

@@ -1,0 +1,146 @@
+//! Runs targets in processes of their own, and keeps what fails.
+//!
+//! A process for each job: an abort, a stack that overflows or a hang ends the process and not the
+//! run, and panics of devices' threads belong to the one case that runs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Target;
+use crate::cases::Cases;
+use crate::worker::{self, Share};
+
+/// How much to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Cases of each target, at most.
+    pub cases: u64,
+    /// Time for each target, at most.
+    pub time: Duration,
+    /// Where to start.
+    pub seed: u64,
+    /// Processes at once.
+    pub jobs: u64,
+}
+
+/// What came of one target.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Cases that ran.
+    pub cases: u64,
+    /// Cases that failed, as they were kept.
+    pub failures: Vec<PathBuf>,
+}
+
+/// Where failing cases are kept.
+#[must_use]
+pub fn failures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("failures")
+}
+
+/// Runs one target and reports on standard output.
+///
+/// # Errors
+/// When processes or files cannot be made.
+pub fn run(target: &'static Target, plan: &Plan) -> io::Result<Outcome> {
+    let start = Instant::now();
+    let directory = tempfile::tempdir()?;
+    let mut jobs = Vec::new();
+    for index in 0..plan.jobs {
+        let progress = directory.path().join(index.to_string());
+        fs::write(&progress, [0; 8])?;
+        jobs.push((start_job(target, plan, index, &progress)?, progress));
+    }
+    let mut outcome = Outcome::default();
+    for (child, progress) in jobs {
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        outcome.cases += said.trim().parse::<u64>().unwrap_or(0);
+        if output.status.success() {
+            continue;
+        }
+        let why = match (output.status.code(), output.status.signal()) {
+            (Some(worker::PANICS), _) => "panics".to_owned(),
+            (Some(worker::HANGS), _) => "hangs".to_owned(),
+            (Some(code), _) => format!("ends the process with status {code}"),
+            (None, signal) => format!("ends the process with signal {}", signal.unwrap_or(0)),
+        };
+        let number = fs::read(&progress)?;
+        let number = number.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let path = keep(target, &Cases::new(target, plan.seed).case(number))?;
+        println!("{}: case {number} of seed {} {why}", target.name, plan.seed);
+        println!("    {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "\n    "));
+        println!("    cargo xtask fuzz {} --replay {}", target.name, path.display());
+        outcome.cases += number / plan.jobs;
+        outcome.failures.push(path);
+    }
+    let took = start.elapsed().as_secs_f64();
+    println!(
+        "{:14} {:>10} cases {:7.1} s {:>9.0} cases/s  {}",
+        target.name,
+        outcome.cases,
+        took,
+        outcome.cases as f64 / took.max(0.001),
+        if outcome.failures.is_empty() { "ok" } else { "FAILED" },
+    );
+    io::stdout().flush()?;
+    Ok(outcome)
+}
+
+fn start_job(target: &Target, plan: &Plan, index: u64, progress: &Path) -> io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg("--job")
+        .arg(target.name)
+        .args([plan.seed, index, plan.jobs, plan.cases].map(|number| number.to_string()))
+        .arg(plan.time.as_millis().to_string())
+        .arg(progress)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+/// What a process that [`run`] started does. Its arguments are those after `--job`.
+///
+/// # Errors
+/// When they are not [`run`]'s.
+pub fn job(arguments: &[String]) -> Result<(), String> {
+    let [name, seed, index, jobs, cases, millis, progress] = arguments else {
+        return Err("--job is for the runner's own use".to_owned());
+    };
+    let target = crate::targets::find(name).ok_or("no such target")?;
+    let number = |text: &String| text.parse::<u64>().map_err(|error| error.to_string());
+    let share = Share {
+        first: number(index)?,
+        step: number(jobs)?,
+        end: number(cases)?,
+        time: Duration::from_millis(number(millis)?),
+    };
+    println!("{}", worker::work(target, number(seed)?, share, Path::new(progress)));
+    Ok(())
+}
+
+/// Runs the case kept in a file.
+///
+/// # Errors
+/// When it cannot be read; or it failed again, and what it said.
+pub fn replay(target: &Target, path: &Path) -> Result<(), String> {
+    let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    worker::replay(target, &bytes)
+}
+
+/// Keeps a case under a name made of its content.
+fn keep(target: &Target, case: &[u8]) -> io::Result<PathBuf> {
+    let hash = case.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let directory = failures();
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(format!("{}-{hash:016x}", target.name));
+    fs::write(&path, case)?;
+    Ok(path)
+}

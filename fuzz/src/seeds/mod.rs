@@ -1,0 +1,4 @@
+//! Small valid files, made in code: what mutation begins with.
+
+pub mod archive;
+pub mod kernels;

@@ -1,0 +1,217 @@
+//! What a Debian mirror says: release files, package indexes, relationships and versions; and the
+//! host's own list of mirrors.
+
+use riad_image::apt::{parse_conf, parse_deb822_sources, parse_one_line_sources};
+use riad_image::deb822::Paragraphs;
+use riad_image::dependency;
+use riad_image::packages::{PackageSet, parse_packages};
+use riad_image::release::{Keyring, Release, clear_text, parse_date, verify_clear_signed};
+use riad_image::version::Version;
+
+use super::Target;
+
+/// Package indexes.
+pub(super) const PACKAGES: Target = Target {
+    name: "packages",
+    what: "package indexes, and the relationships in them",
+    run: packages,
+    seeds: || vec![PACKAGES_FILE.to_vec(), b"Package: a\n\nPackage: b\n".to_vec()],
+    generate: None,
+    words: CONTROL_WORDS,
+};
+
+/// Release files.
+pub(super) const RELEASE: Target = Target {
+    name: "release",
+    what: "release files: clear-signed text, OpenPGP signatures, keyrings",
+    run: release,
+    seeds: || vec![release_file(), SIGNED.to_vec(), RELEASE_FILE.to_vec()],
+    generate: None,
+    words: CONTROL_WORDS,
+};
+
+/// Versions and relationships.
+pub(super) const VERSIONS: Target = Target {
+    name: "versions",
+    what: "package versions and their order, relationships between packages",
+    run: versions,
+    seeds: || {
+        [
+            "1.0-1\n1.0-2",
+            "2:1.2.3~rc1+dfsg-4+deb12u5\n1:9",
+            "a (>= 1), b | c:any [amd64 !i386], d (= 2:1-1) <!nocheck>\n",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+    generate: None,
+    words: &[b"~", b":", b"-", b"(>= ", b")", b" | ", b", ", b"[!", b"]", b"<!", b":any", b"\n"],
+};
+
+/// Configuration of the host's apt.
+pub(super) const SOURCES: Target = Target {
+    name: "sources",
+    what: "the host's apt configuration: sources and settings",
+    run: sources,
+    seeds: || {
+        [
+            "deb [ arch=amd64 signed-by=/a.gpg ] http://mirror.test/debian trixie main # x\n",
+            "Types: deb\nURIs: http://mirror.test/debian\nSuites: trixie\nComponents: main\n\
+             Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n AAAA\n",
+            "Acquire { http { Proxy \"http://p.test:3128/\"; }; Retries 3; }; // x\n/* y */ a::b 1;\n",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+    generate: None,
+    words: &[b"deb ", b"[", b"]", b"{", b"}", b";", b"\"", b"//", b"/*", b"*/", b"::", b"\n ", b"#"],
+};
+
+const CONTROL_WORDS: &[&[u8]] = &[
+    b"Package: ",
+    b"\nVersion: 1:2-3",
+    b"\nDepends: ",
+    b"\nProvides: x (= 1)",
+    b"\nEssential: yes",
+    b"\n\n",
+    b"\n ",
+    b"\n#",
+    b"\n.\n",
+    b"\r\n",
+    b"\nSize: 18446744073709551615",
+    b"\nSHA256: ",
+    b"-----BEGIN PGP SIGNED MESSAGE-----\n",
+    b"-----BEGIN PGP SIGNATURE-----\n",
+    b"-----END PGP SIGNATURE-----\n",
+    b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n",
+    b"Hash: SHA512\n",
+    b"\n=AAAA\n",
+    b"\xff",
+    b"../",
+];
+
+const PACKAGES_FILE: &[u8] = b"Package: bash
+Version: 5.2.15-2+b8
+Essential: yes
+Installed-Size: 7164
+Architecture: amd64
+Replaces: bash-completion (<< 20060301-0)
+Depends: base-files (>= 2.1.12), debianutils (>= 5.6-0.1)
+Pre-Depends: libc6 (>= 2.36), libtinfo6 (>= 6) | libtinfo5
+Conflicts: bash-completion (<< 20060301-0)
+Breaks: other (= 1:2~3), more:any
+Provides: shell (= 5.2), sh-thing
+Description: GNU Bourne Again SHell
+ A long one
+ .
+Multi-Arch: foreign
+Section: shells
+Priority: required
+Filename: pool/main/b/bash/bash_5.2.15-2+b8_amd64.deb
+Size: 1492128
+SHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+
+Package: data
+Version: 0
+Architecture: all
+Priority: optional
+Filename: pool/main/d/data/data_0_all.deb
+Size: 0
+SHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+";
+
+const RELEASE_FILE: &[u8] = b"Origin: Debian
+Label: Debian
+Suite: stable
+Codename: trixie
+Date: Sat, 06 Sep 2025 08:13:06 UTC
+Valid-Until: Sat, 13 Sep 2025 08:13:06 UTC
+Acquire-By-Hash: yes
+Architectures: all amd64
+Components: main
+SHA256:
+ 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 1234 main/binary-amd64/Packages.xz
+ 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 5678 main/binary-amd64/Packages.gz
+";
+
+/// A signature packet of the right form: version 4, a text signature, EdDSA with SHA-512, a time, an
+/// issuer, two numbers. Nobody made it.
+const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA512
+
+Origin: Debian
+- -dash
+-----BEGIN PGP SIGNATURE-----
+
+iHUEARYKAB0WIQQ0123456789abcdefABCDEFGHIJKLMNOPQFAmi76pYACgkQABCD
+EFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/AAAA
+BBBBCCCCDDDDEEEEFFFFGGGGHHHHIIIIJJJJKKKKLLLLMMMMNNNNOOOOPPPPQQQQ
+RRRR
+-----END PGP SIGNATURE-----
+";
+
+fn release_file() -> Vec<u8> {
+    let mut file = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n".to_vec();
+    file.extend(RELEASE_FILE);
+    let signature = SIGNED.windows(11).position(|window| window == b"-----BEGIN ").map_or(0, |at| {
+        let rest = SIGNED.get(at + 1..).unwrap_or_default();
+        rest.windows(11).position(|window| window == b"-----BEGIN ").map_or(0, |next| at + 1 + next)
+    });
+    file.extend(SIGNED.get(signature..).unwrap_or_default());
+    file
+}
+
+fn packages(bytes: &[u8]) {
+    let Ok(packages) = parse_packages(bytes, 0, "amd64") else { return };
+    for package in &packages {
+        assert!(!package.filename.starts_with('/') && !package.filename.contains("../"));
+        let _ = package.depends("amd64");
+        let _ = package.pre_depends("amd64");
+        let _ = package.refuses("amd64");
+    }
+    let Ok(set) = PackageSet::new("amd64", packages) else { return };
+    let names: Vec<String> = set.iter().take(8).map(|package| package.name.clone()).collect();
+    for name in &names {
+        assert!(set.get(name).is_some());
+    }
+}
+
+fn release(bytes: &[u8]) {
+    if let Ok(text) = clear_text(bytes) {
+        let _ = Release::parse(&text).map(|release| release.package_indexes("main", "amd64").len());
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Release::parse(text);
+        let _ = parse_date(text);
+    }
+    // A keyring comes from the host; but --keyring names any file.
+    if let Ok(keyring) = Keyring::parse(bytes) {
+        assert!(verify_clear_signed(SIGNED, &keyring, 1_800_000_000).is_err(), "nobody signed it");
+    }
+}
+
+fn versions(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let versions: Vec<Version> = text.lines().take(8).map(Version::from).collect();
+    for a in &versions {
+        assert_eq!(a.cmp(a), std::cmp::Ordering::Equal);
+        for b in &versions {
+            assert_eq!(a.cmp(b), b.cmp(a).reverse(), "{a} and {b} have an order");
+        }
+    }
+    for line in text.lines().take(8) {
+        for group in dependency::parse(line, "amd64").unwrap_or_default() {
+            for relation in &group.alternatives {
+                let _ = versions.iter().filter(|version| relation.accepts(version)).count();
+            }
+        }
+    }
+}
+
+fn sources(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = parse_one_line_sources(&text);
+    let _ = parse_deb822_sources(&text);
+    let _ = parse_conf(&text).proxy_for("http://mirror.test/debian");
+    let _ = Paragraphs::new(&text).take_while(Result::is_ok).count();
+}

@@ -1,0 +1,61 @@
+//! The targets: a file for each floor that reads hostile bytes.
+
+mod agent;
+mod board;
+mod cpu;
+mod deb;
+mod index;
+mod kernel;
+mod virtio;
+
+use crate::random::Random;
+
+/// Something that reads hostile bytes.
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it reads, for people.
+    pub what: &'static str,
+    /// Reads one case. Must return, whatever it is given; a panic is a finding.
+    pub run: fn(&[u8]),
+    /// Cases that mean something.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Makes a case that mostly means something.
+    pub generate: Option<fn(&mut Random) -> Vec<u8>>,
+    /// Pieces that mean something.
+    pub words: &'static [&'static [u8]],
+}
+
+/// All targets.
+pub static TARGETS: &[Target] = &[
+    kernel::KERNEL,
+    kernel::MODULE,
+    index::PACKAGES,
+    index::RELEASE,
+    index::VERSIONS,
+    index::SOURCES,
+    deb::DEB,
+    agent::GUEST_SAYS,
+    agent::HOST_SAYS,
+    agent::SESSION,
+    virtio::BLK,
+    virtio::RNG,
+    virtio::CONSOLE,
+    virtio::VSOCK,
+    board::BOARD,
+    board::PCI,
+    board::LAPIC,
+    cpu::DECODE,
+    cpu::RUN,
+];
+
+/// The target of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+/// For targets without a seed of their own.
+fn no_seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}

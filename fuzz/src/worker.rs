@@ -1,0 +1,133 @@
+//! One process that runs cases: what goes wrong in it, on whatever thread, is seen.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::Target;
+use crate::cases::Cases;
+
+/// How long a case may take. The slowest honest ones decompress half a gigabyte.
+pub(crate) const CASE_LIMIT: Duration = Duration::from_secs(20);
+/// How much address space the process may have: what a guest cannot make it exceed.
+const MEMORY_LIMIT: u64 = 8 << 30;
+/// Exit status of a process that found a case that hangs.
+pub(crate) const HANGS: i32 = 3;
+/// Exit status of a process that found a case that panics.
+pub(crate) const PANICS: i32 = 4;
+
+/// Which cases a process runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    /// The first.
+    pub(crate) first: u64,
+    /// How far it is to the next.
+    pub(crate) step: u64,
+    /// The first that is not run any more.
+    pub(crate) end: u64,
+    /// When to stop even so.
+    pub(crate) time: Duration,
+}
+
+/// The words of panics since they were last asked for.
+#[derive(Default)]
+struct Panics(Mutex<Vec<String>>);
+
+impl Panics {
+    /// Hears of every panic from now on, of any thread: devices have their own.
+    fn listen() -> Arc<Self> {
+        let panics = Arc::new(Self::default());
+        let heard = Arc::clone(&panics);
+        panic::set_hook(Box::new(move |info| {
+            heard.lock().push(info.to_string());
+        }));
+        panics
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
+/// Runs one case; what it says when it panics.
+fn run_case(target: &Target, bytes: &[u8], panics: &Panics) -> Result<(), String> {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(bytes)));
+    let words = panics.take();
+    if outcome.is_ok() && words.is_empty() { Ok(()) } else { Err(words.join("\n")) }
+}
+
+/// Runs a share of cases and tells how many there were. The number of the one that runs is kept in
+/// `progress`, for whoever finds this process dead. Does not return when a case fails.
+pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &Path) -> u64 {
+    let limit = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
+    if setrlimit(Resource::As, limit).is_err() {
+        eprintln!("the memory of the fuzzing process cannot be limited");
+    }
+    let file = File::options().write(true).open(progress).ok();
+    let cases = Cases::new(target, seed);
+    let panics = Panics::listen();
+    let start = Instant::now();
+    let began = watch(start);
+    let mut count = 0;
+    let mut number = share.first;
+    while number < share.end && start.elapsed() < share.time {
+        if let Some(file) = &file {
+            // Losing it costs a hint and nothing else.
+            let _ = file.write_all_at(&number.to_le_bytes(), 0);
+        }
+        began.store(nanos(start) | 1, Ordering::Relaxed);
+        let outcome = run_case(target, &cases.case(number), &panics);
+        began.store(0, Ordering::Relaxed);
+        if let Err(words) = outcome {
+            eprintln!("{words}");
+            process::exit(PANICS);
+        }
+        count += 1;
+        number = number.saturating_add(share.step);
+    }
+    count
+}
+
+/// Runs the one case in `bytes`, with what it says on the terminal.
+pub(crate) fn replay(target: &Target, bytes: &[u8]) -> Result<(), String> {
+    let start = Instant::now();
+    let began = watch(start);
+    began.store(nanos(start) | 1, Ordering::Relaxed);
+    let panics = Panics::listen();
+    run_case(target, bytes, &panics)
+}
+
+/// Ends the process when a case takes too long. The case's beginning, in nanoseconds since `start`,
+/// is kept in what is returned; 0 is between cases.
+fn watch(start: Instant) -> Arc<AtomicU64> {
+    let began = Arc::new(AtomicU64::new(0));
+    let watched = Arc::clone(&began);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let began = watched.load(Ordering::Relaxed);
+            let limit = CASE_LIMIT.as_nanos() as u64;
+            if began != 0 && nanos(start).saturating_sub(began) > limit {
+                eprintln!("a case takes longer than {} s", CASE_LIMIT.as_secs());
+                process::exit(HANGS);
+            }
+        }
+    });
+    began
+}
+
+/// Nanoseconds since `start`.
+fn nanos(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
