@@ -16,9 +16,10 @@ impl Cases {
     #[must_use]
     pub fn new(target: &'static Target, seed: u64) -> Self {
         // Each target gets other numbers.
-        let salt = target.name.bytes().fold(seed, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let salt = target
+            .name
+            .bytes()
+            .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         Self { target, seeds: (target.seeds)(), seed: salt }
     }
 

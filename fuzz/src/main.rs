@@ -56,7 +56,8 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
             continue;
         }
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-        let number = || value.parse::<u64>().map_err(|_| format!("{word} takes a number, not {value}"));
+        let number =
+            || value.parse::<u64>().map_err(|_| format!("{word} takes a number, not {value}"));
         match word.as_str() {
             "--cases" => {
                 request.plan.cases = number()?;

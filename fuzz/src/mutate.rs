@@ -8,7 +8,9 @@ pub const LONGEST: usize = 64 << 10;
 /// Changes `bytes` in a few ways. `words` are pieces that mean something to the reader, and `others`
 /// are whole inputs to take parts of.
 pub fn mutate(bytes: &mut Vec<u8>, words: &[&[u8]], others: &[Vec<u8>], random: &mut Random) {
-    for _ in 0..=random.below(6) {
+    // Most have few changes: each is a chance to be refused at the door.
+    change(bytes, words, others, random);
+    while random.one_in(2) {
         change(bytes, words, others, random);
     }
     bytes.truncate(LONGEST);
@@ -16,8 +18,9 @@ pub fn mutate(bytes: &mut Vec<u8>, words: &[&[u8]], others: &[Vec<u8>], random: 
 
 fn change(bytes: &mut Vec<u8>, words: &[&[u8]], others: &[Vec<u8>], random: &mut Random) {
     let at = random.below(bytes.len() + 1);
-    match random.below(12) {
-        0 => bytes.truncate(at),
+    match random.below(16) {
+        0 if random.one_in(4) => bytes.truncate(at),
+        0 => set(bytes, at, &[0; 8]),
         1 => flip(bytes, at, 1 << random.below(8)),
         2 => set(bytes, at, &[random.byte()]),
         3 => set(bytes, at, &(random.edge() as u16).to_le_bytes()),

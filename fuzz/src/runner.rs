@@ -27,6 +27,13 @@ pub struct Plan {
     pub jobs: u64,
 }
 
+/// How deep a target's cases get.
+#[must_use]
+pub fn depths(target: &'static Target, seed: u64, cases: u64) -> Vec<u64> {
+    let made = Cases::new(target, seed);
+    (0..cases).map(|number| (target.run)(&made.case(number))).collect()
+}
+
 /// What came of one target.
 #[derive(Debug, Default)]
 pub struct Outcome {

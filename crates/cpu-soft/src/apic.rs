@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use riad_cpu::VcpuHandle;
+use riad_cpu::x86::Events;
 use riad_cpu::x86::lapic::{Delivery, Effect, Lapic, LapicState, Message, Signal, Timer};
 use riad_memory::Gpa;
 
@@ -82,7 +83,10 @@ impl Fabric {
         let processors = self.processors.read().unwrap_or_else(PoisonError::into_inner);
         let addressed = |p: &&Arc<Mailbox>| p.apic().is_addressed_by(message, sender);
         if message.delivery == Delivery::LowestPriority {
-            let candidates: Vec<_> = processors.iter().filter(addressed).collect();
+            let candidates: Vec<_> = processors
+                .iter()
+                .filter(|p| addressed(p) && p.apic().software_enabled())
+                .collect();
             if !candidates.is_empty() {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
                 Self::hand_over(candidates[turn % candidates.len()], message);
@@ -143,6 +147,27 @@ impl Local {
     /// The local APIC. Do not send while holding it.
     pub fn apic(&self) -> MutexGuard<'_, Lapic> {
         self.mailbox.apic()
+    }
+
+    /// Adds what was posted and not yet taken to a processor's events, to be saved with them.
+    pub fn save_requests(&self, events: &mut Events) {
+        let posted = self.requests();
+        events.nmi_pending |= posted & request::NMI != 0;
+        events.init_pending = posted & request::INIT != 0;
+        events.start_up_pending = (posted & request::START_UP != 0).then(|| self.start_up_vector());
+    }
+
+    /// Posts what was saved, in place of what is posted now.
+    pub fn restore_requests(&self, events: &mut Events) {
+        let _ = self.take(request::NMI | request::INIT | request::START_UP);
+        if std::mem::take(&mut events.init_pending) {
+            self.post(request::INIT);
+        }
+        if let Some(vector) = events.start_up_pending.take() {
+            self.mailbox.start_up_vector.store(vector, Ordering::SeqCst);
+            self.post(request::START_UP);
+        }
+        self.post(request::INTERRUPT);
     }
 
     /// Makes the local APIC's state this.

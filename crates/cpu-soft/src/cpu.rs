@@ -84,6 +84,9 @@ pub struct Cpu {
     pub fault_address: u64,
     /// Address of the instruction being executed.
     pub this_rip: u64,
+    /// A single-step trap is due after the instruction being executed. Set from TF before it; the
+    /// few instructions that look at TF otherwise change it.
+    pub step_trap: bool,
     /// The time stamp counter is guest time scaled, plus this.
     pub tsc_offset: u64,
     /// Frequency of the time stamp counter, kHz.

@@ -3,11 +3,15 @@
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 
 use crate::cpu::Mode;
+use crate::fault::Fault;
 use crate::lower::lower;
 use crate::op::Op;
 
 /// Most ops in a block.
 pub const MAX_OPS: usize = 32;
+
+/// Most bytes in an instruction (SDM 2A, 2.3.11).
+pub const MAX_LEN: usize = 15;
 
 /// What decoding one instruction gives.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +31,10 @@ fn one(decoder: &mut Decoder<'_>, scratch: &mut Instruction, mode: Mode) -> One 
     if scratch.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
         return One::NeedMore;
     }
-    let op = lower(scratch, mode);
+    let mut op = lower(scratch, mode);
+    if scratch.is_invalid() && scratch.len() >= MAX_LEN {
+        op.exec = |_, _| Err(Fault::GP0);
+    }
     One::Op(op, scratch.is_invalid() || scratch.flow_control() != FlowControl::Next)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use riad_clock::SharedClock;
 use riad_cpu::x86::lapic::Message;
 use riad_cpu::x86::{
-    DebugRegisters, DescriptorTable, Events, Fpu, Msrs, Segment, Segments, VcpuState, cr0, efer, rflags,
+    DebugRegisters, DescriptorTable, Events, Fpu, Msrs, Segment, Segments, VcpuState, rflags,
 };
 use riad_cpu::{Bus, Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
 use riad_memory::GuestMemory;
@@ -55,6 +55,7 @@ impl SoftEngine {
             events: Events::default(),
             fault_address: 0,
             this_rip: 0,
+            step_trap: false,
             tsc_offset: 0,
             tsc_khz: self.config.tsc_khz,
             count: self.config.count,
@@ -113,7 +114,10 @@ impl Vcpu for SoftVcpu {
     }
 
     fn set_state(&mut self, state: &VcpuState) -> Result<(), Error> {
-        check(state)?;
+        state.check()?;
+        if state.apic.id != self.cpu.local.id() {
+            return Err(Error::BadState("it is another processor's".to_owned()));
+        }
         self.cpu.restore(state);
         Ok(())
     }
@@ -127,23 +131,6 @@ impl Vcpu for SoftVcpu {
     }
 }
 
-/// Refuses states no processor can be in, which would otherwise break what the interpreter relies on.
-fn check(state: &VcpuState) -> Result<(), Error> {
-    let bad = |what: &str| Err(Error::BadState(what.to_owned()));
-    let control = &state.control;
-    if control.cr0 & cr0::PG != 0 && control.cr0 & cr0::PE == 0 {
-        return bad("paging is on in real mode");
-    }
-    let active = control.cr0 & cr0::PG != 0 && control.efer & efer::LME != 0;
-    if (control.efer & efer::LMA != 0) != active {
-        return bad("EFER.LMA does not agree with CR0.PG and EFER.LME");
-    }
-    if state.segments.ss.dpl() != 0 && control.cr0 & cr0::PE == 0 {
-        return bad("the privilege level is not 0 in real mode");
-    }
-    Ok(())
-}
-
 impl Cpu {
     /// All state, between two instructions.
     #[must_use]
@@ -151,6 +138,8 @@ impl Cpu {
         let [es, cs, ss, ds, fs, gs] = self.segs;
         let mut gpr = [0; 16];
         gpr.copy_from_slice(&self.regs[..16]);
+        let mut events = self.events.clone();
+        self.local.save_requests(&mut events);
         let ss = Segment { rights: ss.rights & !0x60 | u32::from(self.cpl) << 5, ..ss };
         VcpuState {
             gpr,
@@ -164,7 +153,7 @@ impl Cpu {
             fpu: self.fpu.clone(),
             msrs: self.msrs.clone(),
             apic: self.local.apic().save(),
-            events: self.events.clone(),
+            events,
             tsc: self.tsc(),
         }
     }
@@ -197,7 +186,7 @@ impl Cpu {
         self.cpl = if !self.protected() { 0 } else { ss.dpl() };
         self.local.set_apic(apic);
         self.set_tsc(tsc);
-        self.local.post(crate::apic::request::INTERRUPT);
+        self.local.restore_requests(&mut self.events);
         self.tlb.flush_all();
         self.update_mode();
     }

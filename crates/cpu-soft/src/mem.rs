@@ -157,6 +157,14 @@ impl Tlb {
             .then(|| std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize)))
     }
 
+    /// Host address of the byte at `address`, when the TLB knows that it may be written.
+    #[inline]
+    fn writable(&self, address: u64) -> Option<*mut u8> {
+        let entry = self.tables[self.view].get(Self::slot(address))?;
+        (entry.write == address & !PAGE | self.generation)
+            .then(|| std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize)))
+    }
+
     /// The page number within RAM of a host address.
     #[inline(always)]
     #[must_use]
@@ -236,7 +244,8 @@ impl Cpu {
     /// As for [`linear`](Self::linear).
     #[inline(always)]
     pub fn segmented(&self, s: u8, offset: u64, len: u32, write: bool) -> Done<u64> {
-        if self.flat {
+        // Code is never writable outside of 64-bit mode: the slow way knows.
+        if self.flat && (s != seg::CS || self.mode == Mode::Long) {
             let base = if s >= seg::FS { self.segs[usize::from(s)].base } else { 0 };
             let linear = offset.wrapping_add(base);
             return Ok(if self.mode == Mode::Long { linear } else { linear & 0xffff_ffff });
@@ -375,6 +384,7 @@ impl Cpu {
                 }
             };
         }
+        self.check_end(s, address, T::SIZE)?;
         let mut bytes = [0; 16];
         self.read_bytes(s, address, &mut bytes[..T::SIZE])?;
         Ok(T::from_bytes(&bytes))
@@ -395,6 +405,7 @@ impl Cpu {
             }
             return Ok(());
         }
+        self.check_end(s, address, T::SIZE)?;
         self.write_bytes(s, address, &value.to_bytes()[..T::SIZE])
     }
 
@@ -417,6 +428,14 @@ impl Cpu {
             })
     }
 
+    /// An operand whose end is not canonical faults for that, whatever its start would do.
+    fn check_end(&self, s: u8, address: u64, size: usize) -> Done {
+        if self.mode == Mode::Long && !Self::canonical(address.wrapping_add(size as u64 - 1)) {
+            return Err(if s == seg::SS { Fault::SS0 } else { Fault::GP0 });
+        }
+        Ok(())
+    }
+
     fn check_alignment(&self, address: u64, size: usize) -> Done {
         if self.tlb.view == Tlb::CHECKED && size <= 8 && address % size as u64 != 0 {
             return Err(Fault::AC);
@@ -429,9 +448,10 @@ impl Cpu {
     /// # Errors
     /// As for [`read`](Self::read); then `bytes` is partly filled.
     pub fn read_bytes(&mut self, s: u8, address: u64, bytes: &mut [u8]) -> Done {
+        self.watch(address, bytes.len(), false);
         let mut done = 0;
         while done < bytes.len() {
-            let at = self.wrap(address.wrapping_add(done as u64));
+            let at = self.after(address, done as u64);
             let here = (bytes.len() - done).min(4096 - (at & PAGE) as usize);
             let part = &mut bytes[done..done + here];
             match self.host(s, at, Access::Read)? {
@@ -452,10 +472,11 @@ impl Cpu {
     /// # Errors
     /// As for [`read`](Self::read); then nothing was written.
     pub fn write_bytes(&mut self, s: u8, address: u64, bytes: &[u8]) -> Done {
+        self.watch(address, bytes.len(), true);
         self.check_write(s, address, bytes.len())?;
         let mut done = 0;
         while done < bytes.len() {
-            let at = self.wrap(address.wrapping_add(done as u64));
+            let at = self.after(address, done as u64);
             let here = (bytes.len() - done).min(4096 - (at & PAGE) as usize);
             let part = &bytes[done..done + here];
             match self.host(s, at, Access::Write)? {
@@ -480,7 +501,7 @@ impl Cpu {
         if len == 0 {
             return Ok(());
         }
-        let last = self.wrap(address.wrapping_add(len as u64 - 1));
+        let last = self.after(address, len as u64 - 1);
         let _ = self.host(s, address, Access::Write)?;
         if (last ^ address) & !PAGE != 0 {
             let _ = self.host(s, last & !PAGE, Access::Write)?;
@@ -503,12 +524,18 @@ impl Cpu {
         if tag == address & !PAGE | self.tlb.generation {
             return Ok(Some(std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))));
         }
+        if self.is_watched(address) {
+            return Ok(None);
+        }
         Ok(self.host(s, address, access)?.ok())
     }
 
+    /// The linear address `by` bytes on. Outside of 64-bit mode 4 GiB wrap to 0, but not in tables
+    /// that a 64-bit kernel keeps above, which compatibility mode uses too.
     #[inline]
-    fn wrap(&self, address: u64) -> u64 {
-        if self.mode == Mode::Long { address } else { address & 0xffff_ffff }
+    fn after(&self, address: u64, by: u64) -> u64 {
+        let next = address.wrapping_add(by);
+        if self.mode == Mode::Long || address >> 32 != 0 { next } else { next & 0xffff_ffff }
     }
 
     /// Reads and modifies memory in one go: atomically when `lock`. Returns the old value.
@@ -536,7 +563,12 @@ impl Cpu {
         self.check_alignment(address, T::SIZE)?;
         self.watch(address, T::SIZE, true);
         if (address & PAGE) as usize + T::SIZE <= 4096 {
-            match self.host(s, address, Access::Write)? {
+            let known = self.tlb.writable(address);
+            let host = match known {
+                Some(host) => Ok(host),
+                None => self.host(s, address, Access::Write)?,
+            };
+            match host {
                 Ok(host) => {
                     let mut old: T = raw::load(host);
                     if lock {
@@ -559,7 +591,9 @@ impl Cpu {
             }
         } else {
             // Across pages: checked first, so that nothing is half done.
+            self.check_end(s, address, T::SIZE)?;
             self.check_write(s, address, T::SIZE)?;
+            let _exclusive = lock.then(raw::split_lock);
             let mut bytes = [0; 16];
             self.read_bytes(s, address, &mut bytes[..T::SIZE])?;
             let old = T::from_bytes(&bytes);

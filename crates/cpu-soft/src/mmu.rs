@@ -47,6 +47,9 @@ const ADDRESS: u64 = (1 << PHYSICAL_BITS) - 0x1000;
 /// Physical-address bits this processor does not have.
 const BEYOND: u64 = (1 << 52) - (1 << PHYSICAL_BITS);
 
+/// Reserved bits of a page-directory-pointer entry of PAE paging (SDM 3A, table 4-8).
+const POINTER_RESERVED: u64 = !((1 << PHYSICAL_BITS) - 1) | 0x1e6;
+
 /// One level of the walk, remembered to set its accessed bit.
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -97,7 +100,8 @@ impl Cpu {
     fn page_fault(&mut self, address: u64, access: Access, view: usize, present: bool, reserved: bool) -> Fault {
         self.fault_address = address;
         let user = matches!(view, Tlb::USER | Tlb::CHECKED);
-        let execute_known = self.control.efer & efer::NXE != 0 || self.control.cr4 & cr4::SMEP != 0;
+        let no_execute = self.control.efer & efer::NXE != 0 && self.control.cr4 & cr4::PAE != 0;
+        let execute_known = no_execute || self.control.cr4 & cr4::SMEP != 0;
         let code = u16::from(present)
             | u16::from(access == Access::Write) << 1
             | u16::from(user) << 2
@@ -135,7 +139,7 @@ impl Cpu {
             if entry & P == 0 {
                 return Err(self.page_fault(address, access, view, false, false));
             }
-            if entry & (BEYOND | NX | 0x1e6) != 0 {
+            if entry & POINTER_RESERVED != 0 {
                 return Err(self.page_fault(address, access, view, true, true));
             }
             reserved |= 0x7ff << 52;
@@ -163,6 +167,16 @@ impl Cpu {
             table = entry & ADDRESS;
             level -= 1;
         }
+    }
+
+    /// Whether the page-directory-pointer entries of PAE paging at `cr3` can be loaded: those that
+    /// are present have no reserved bit set (SDM 3A, 4.4.1).
+    pub(crate) fn pointers_are_good(&self, cr3: u64) -> bool {
+        let table = cr3 & 0xffff_ffe0;
+        (0..4).all(|n| {
+            let entry = self.entry64(table + n * 8).1;
+            entry & P == 0 || entry & POINTER_RESERVED == 0
+        })
     }
 
     /// 32-bit paging: 4-byte entries.

@@ -34,6 +34,11 @@ pub trait Mem: Copy + Eq + std::fmt::Debug + 'static {
 /// Serialises locked operations that do not lie within an aligned 8-byte cell.
 static SPLIT_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
+/// Holds back other locked operations that are split, while the caller carries out its own.
+pub(crate) fn split_lock() -> std::sync::MutexGuard<'static, ()> {
+    SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 macro_rules! mem {
     ($($t:ty, $atomic:ty;)*) => {$(
         impl Mem for $t {
@@ -87,7 +92,7 @@ macro_rules! mem {
                         }
                     }
                 }
-                let _exclusive = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let _exclusive = split_lock();
                 // SAFETY: as in `load`.
                 let there = unsafe { Self::load(at) };
                 if there != old {
@@ -153,7 +158,7 @@ impl Mem for u128 {
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _exclusive = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _exclusive = split_lock();
             // SAFETY: as in `load`.
             let there = unsafe { Self::load(at) };
             if there != old {

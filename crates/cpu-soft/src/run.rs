@@ -17,6 +17,9 @@ use crate::raw;
 /// Instructions between two looks at the clock.
 const CLOCK_INTERVAL: u64 = 2048;
 
+/// No block is longer than this many bytes.
+const LONGEST_BLOCK: u64 = (decode::MAX_OPS * decode::MAX_LEN) as u64;
+
 /// Why [`Cpu::run`] gave up on the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown;
@@ -28,16 +31,22 @@ impl Cpu {
             Limit::None => u64::MAX,
             Limit::Instructions(n) => self.retired.saturating_add(n),
         };
-        let mut look_at_clock = 0;
         let mut told_clock = self.retired;
+        let exit = self.run_until(blocks, end, &mut told_clock);
+        self.clock.retire(self.retired - told_clock);
+        exit
+    }
+
+    /// Tells the clock of instructions retired now and then; `told_clock` is how many it knows of.
+    fn run_until(&mut self, blocks: &mut BlockCache, end: u64, told_clock: &mut u64) -> Exit {
+        let mut look_at_clock = 0;
         loop {
             if self.retired >= end {
-                self.clock.retire(self.retired - told_clock);
                 return Exit::Limit;
             }
             if self.retired >= look_at_clock {
-                self.clock.retire(self.retired - told_clock);
-                told_clock = self.retired;
+                self.clock.retire(self.retired - *told_clock);
+                *told_clock = self.retired;
                 self.expire_timer();
                 look_at_clock = self.retired + CLOCK_INTERVAL;
             }
@@ -57,7 +66,9 @@ impl Cpu {
                     continue;
                 }
             }
-            if let Err(Shutdown) = self.step(blocks, end - self.retired) {
+            // Never past the look at the clock, so that when a timer fires does not depend on how
+            // instructions happen to lie in blocks.
+            if let Err(Shutdown) = self.step(blocks, end.min(look_at_clock) - self.retired) {
                 return self.shut_down();
             }
         }
@@ -143,17 +154,25 @@ impl Cpu {
     /// Runs one block, at most `budget` instructions of it, and delivers what it raised.
     fn step(&mut self, blocks: &mut BlockCache, budget: u64) -> Result<(), Shutdown> {
         let shadow = self.events.interrupt_shadow;
-        let trap = self.flags.bits & rflags::TF != 0;
         let watched = self.debug.dr7 & 0xff != 0;
         let mut most = u32::try_from(budget).unwrap_or(u32::MAX);
         if shadow || watched || self.flags.bits & (rflags::TF | rflags::RF) != 0 {
             most = 1;
         }
-        if watched && self.flags.bits & rflags::RF == 0 && self.instruction_breakpoint() {
-            return self.deliver(Fault::DB, true);
+        if watched
+            && self.flags.bits & rflags::RF == 0
+            && !self.events.mov_ss_shadow
+            && self.instruction_breakpoint()
+        {
+            // A fault, but its handler finds RF as it was (SDM 3B, 18.3.1.1).
+            self.retired += 1;
+            return self.deliver(Fault::DB, false);
         }
+        self.flags.bits &= !rflags::RF;
+        self.step_trap = self.flags.bits & rflags::TF != 0;
         // The shadow is over after this instruction, unless it casts a new one.
         (self.events.interrupt_shadow, self.events.mov_ss_shadow) = (false, false);
+        let held_back = self.events.pending_debug;
         let done = self.execute(blocks, most);
         if shadow && self.local.requests() == 0 {
             // Requests were held back: look again.
@@ -161,10 +180,13 @@ impl Cpu {
         }
         if let Err(fault) = done {
             self.set_rip(self.this_rip);
+            // Traps are for instructions that complete.
+            self.events.pending_debug = held_back;
+            // Counted, so that a guest that does nothing but fault reaches its limit and its timer.
+            self.retired += 1;
             return self.deliver(fault, true);
         }
-        self.flags.bits &= !rflags::RF;
-        if trap {
+        if self.step_trap {
             self.events.pending_debug |= 1 << 14;
         }
         if self.events.pending_debug != 0 && !self.events.mov_ss_shadow {
@@ -181,6 +203,10 @@ impl Cpu {
         let rip = self.code_rip();
         self.this_rip = rip;
         let linear = self.code_linear(rip)?;
+        if mode != Mode::Long && self.code_room(rip) < LONGEST_BLOCK {
+            // Blocks know nothing of the segment's limit.
+            return self.execute_straddling(linear, rip, mode);
+        }
         let host = match self.tlb.exec(linear) {
             Some(host) => host,
             None => match self.code_host(linear)? {
@@ -225,7 +251,20 @@ impl Cpu {
             next = self.regs[17];
         }
         self.retired += u64::from(done);
+        if self.regs[17] == self.this_rip {
+            self.note_iteration(ops, done);
+        }
         Ok(())
+    }
+
+    /// A repeated string instruction that has iterations left goes on with RF set: its breakpoint
+    /// was taken already (SDM 3B, 18.3.1.1).
+    #[cold]
+    fn note_iteration(&mut self, ops: &[Op], done: u32) {
+        let repeated = |op: &Op| op.has_memory() && op.prefix & (Op::REP | Op::REPNE) != 0;
+        if ops.get(done as usize - 1).is_some_and(repeated) {
+            self.flags.bits |= rflags::RF;
+        }
     }
 
     /// RIP cut to the code segment's width.
@@ -252,6 +291,12 @@ impl Cpu {
         Ok(cs.base.wrapping_add(rip) & 0xffff_ffff)
     }
 
+    /// Bytes from `rip`, which is within it, to the end of the code segment.
+    #[inline(always)]
+    fn code_room(&self, rip: u64) -> u64 {
+        u64::from(self.segs[usize::from(seg::CS)].limit) - rip + 1
+    }
+
     /// Host address of an executable byte, filling the TLB; `None` when it is not RAM.
     fn code_host(&mut self, linear: u64) -> Done<Option<*mut u8>> {
         self.fetch_host(linear, Access::Execute)
@@ -267,10 +312,14 @@ impl Cpu {
         decode::block(&bytes[..room], rip, mode)
     }
 
-    /// Runs one instruction that crosses a page, or does not lie in RAM. Not cached.
+    /// Runs one instruction that crosses a page, does not lie in RAM, or is close to the end of its
+    /// segment. Not cached.
     #[cold]
     fn execute_straddling(&mut self, linear: u64, rip: u64, mode: Mode) -> Done {
-        let mut bytes = [0u8; 15];
+        let mut bytes = [0u8; decode::MAX_LEN];
+        let room = if mode == Mode::Long { u64::MAX } else { self.code_room(rip) };
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+        let bytes = &mut bytes[..room];
         let first = (4096 - (linear & 0xfff) as usize).min(bytes.len());
         self.fetch_bytes(linear, &mut bytes[..first])?;
         let mut have = first;
@@ -284,7 +333,7 @@ impl Cpu {
         }
         match decoded {
             One::Op(op, _) => self.run_ops(&[op], 1),
-            // Longer than 15 bytes (SDM 2A, 2.3.11).
+            // Longer than its segment.
             One::NeedMore => Err(Fault::GP0),
         }
     }

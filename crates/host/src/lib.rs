@@ -5,7 +5,7 @@
 //!   to an agent that answers, [`Machine::run`] runs a command in it.
 //! * [`images`] finds, builds, lists and removes images. Building boots a machine of ours to run the
 //!   packages' own scripts, in `configure.rs`.
-//! * [`Kernel`] and [`boot`](Kernel::load) files for `riad boot`, where there is no agent.
+//! * [`Kernel`] is the files that `riad boot` starts, where there is no agent.
 //! * [`doctor`](mod@doctor) looks at the host and says what is missing.
 //!
 //! Every wait in here belongs to a [`Stage`], has a limit, and ends with an error that names the
@@ -37,7 +37,7 @@ mod watch;
 
 pub use error::{ConsoleTail, Error};
 pub use images::{ImageOptions, ImageRef, Progress};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, open_disk, start_error};
 pub use machine::{Command, Machine, MachineOptions};
 pub use printable::printable;
 pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo};

@@ -10,10 +10,8 @@ const GUEST_STAGES: [Stage; 5] =
 
 #[test]
 fn software_gets_ten_times_the_time() {
-    let (kvm, soft) = (
-        Limits::with_patience(EngineKind::Kvm, 1),
-        Limits::with_patience(EngineKind::Soft, 1),
-    );
+    let (kvm, soft) =
+        (Limits::with_patience(EngineKind::Kvm, 1), Limits::with_patience(EngineKind::Soft, 1));
     for stage in GUEST_STAGES {
         assert_eq!(soft.of(stage), kvm.of(stage).map(|limit| limit * 10), "{stage}");
     }

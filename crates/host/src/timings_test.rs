@@ -15,11 +15,10 @@ fn the_guests_clock_divides_what_the_hosts_measured() {
     ];
     watch.ended_with(Stage::Kernel, &later);
     let timings = watch.finish(Some(20_000_000));
-    assert_eq!(timings.stages.iter().map(|s| s.stage).collect::<Vec<_>>(), [
-        Stage::Kernel,
-        Stage::Userland,
-        Stage::Agent
-    ]);
+    assert_eq!(
+        timings.stages.iter().map(|s| s.stage).collect::<Vec<_>>(),
+        [Stage::Kernel, Stage::Userland, Stage::Agent]
+    );
     assert_eq!(timings.of(Stage::Userland), 2 * SECOND);
     assert_eq!(timings.of(Stage::Agent), SECOND);
     let kernel = timings.of(Stage::Kernel);

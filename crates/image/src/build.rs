@@ -20,8 +20,8 @@ use crate::progress::{Progress, Stage};
 use crate::reference::ImageRef;
 use crate::resolve::{Chosen, base_names, resolve};
 use crate::rootfs::{
-    BaseFiles, DpkgDatabase, RootFs, SECOND_STAGE, SECOND_STAGE_PATH, add_base_files, prepare, unpack_kernel,
-    unpack_package,
+    BaseFiles, DpkgDatabase, RootFs, SECOND_STAGE, SECOND_STAGE_PATH, add_base_files, prepare,
+    unpack_kernel, unpack_package,
 };
 use crate::store::{Image, ImageMeta, PackageRecord, Store, WorkDir, write_file};
 
@@ -146,12 +146,17 @@ pub fn build(
     let keys = keys(options, plan.suite);
 
     let key = keys.last().cloned().unwrap_or_default();
+    let before = image_of_key(&store, options, plan.suite);
     let mut waited = false;
     let _lock = store.lock_name(&key, &mut || {
         waited = true;
         progress(Progress::step(Stage::Waiting, 0, 0, "another riad is building this image"));
     })?;
-    if waited && let Some(image) = image_of_key(&store, options, plan.suite)? {
+    // What was there before is not the other's result: the other may have failed.
+    if waited
+        && let Some(image) = image_of_key(&store, options, plan.suite)
+        && before.is_none_or(|before| before.meta().digest != image.meta().digest)
+    {
         return Ok(image);
     }
     Build { options, store: &store, plan, fetcher: Fetcher::new(host.conf), keys, progress }
@@ -190,17 +195,13 @@ fn merged_usr(set: &PackageSet) -> Option<&'static str> {
     (set.get("usrmerge").is_some() && set.get(PROOF).is_some()).then_some(PROOF)
 }
 
-/// What another process has built while this one waited.
-fn image_of_key(
-    store: &Store,
-    options: &BuildOptions,
-    suite: Suite,
-) -> Result<Option<Image>, Error> {
+/// The image there is under the name that will be built, if it is whole.
+fn image_of_key(store: &Store, options: &BuildOptions, suite: Suite) -> Option<Image> {
     let reference = match &options.name {
         Some(name) => ImageRef::Named(name.clone()),
         None => ImageRef::Debian { suite: Some(suite) },
     };
-    store.find(&reference, &options.arch)
+    store.find(&reference, &options.arch).ok().flatten()
 }
 
 struct Build<'a> {
@@ -455,11 +456,10 @@ impl Build<'_> {
                 .map_err(Error::deb(name))?;
             found = found.or(images.into_iter().next());
         }
-        let Some((path, kernel)) = found else {
+        let Some((version, kernel)) = found else {
             let package = packages.first().map_or("", |f| &f.package.name).to_owned();
             return Err(KernelError::NoImage { package }.into());
         };
-        let version = path.split_once('-').map_or("", |(_, version)| version).to_owned();
         write_file(&work.path().join(crate::store::KERNEL), &kernel)?;
 
         let directory = work.path().join(crate::store::MODULES);

@@ -19,7 +19,10 @@ fn fields_of_real_packages_are_read() {
 
 #[test]
 fn architecture_lists_and_profiles_are_applied() {
-    assert_eq!(show("a [amd64], b [arm64], c [!amd64], d [!arm64 !i386], e <!nocheck>"), ["a", "d", "e"]);
+    assert_eq!(
+        show("a [amd64], b [arm64], c [!amd64], d [!arm64 !i386], e <!nocheck>"),
+        ["a", "d", "e"]
+    );
     assert_eq!(show("a [i386] | b"), ["b"]);
     assert_eq!(show("a [linux-any]"), ["a"]);
 }

@@ -56,9 +56,7 @@ pub fn write(
         Ok(())
     };
     write_all().map_err(|error| match error {
-        mkext4::Error::Io(source) => {
-            Error::Io { action: "write", path: path.to_owned(), source }
-        }
+        mkext4::Error::Io(source) => Error::Io { action: "write", path: path.to_owned(), source },
         error => failed(error),
     })?;
     sink.into_file().sync_all().map_err(Error::io("write", path))

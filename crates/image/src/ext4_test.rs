@@ -65,8 +65,7 @@ fn what_does_not_fit_is_refused() {
     let mut rootfs = RootFs::new(directory.path(), 0).expect("a spool");
     let big = Content::Spooled { offset: 0, len: 1 << 40 };
     rootfs.tree.put("big", Attributes::root(0o644, 0), Kind::File(big)).expect("put");
-    let error =
-        write(&directory.path().join("image"), &rootfs, MIN_SIZE, [1; 16], &mut |_, _| {})
-            .expect_err("too large");
+    let error = write(&directory.path().join("image"), &rootfs, MIN_SIZE, [1; 16], &mut |_, _| {})
+        .expect_err("too large");
     assert!(error.to_string().contains("256 MiB"), "{error}");
 }

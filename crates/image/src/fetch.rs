@@ -29,7 +29,9 @@ pub(crate) const PARTIAL_PREFIX: &str = ".partial-";
 #[non_exhaustive]
 pub enum FetchError {
     /// The server could not be reached or answered with an error.
-    #[error("cannot download {url}: {reason}; check the network, and the mirror given by `--mirror`")]
+    #[error(
+        "cannot download {url}: {reason}; check the network, and the mirror given by `--mirror`"
+    )]
     Http {
         /// What was asked for.
         url: String,
@@ -122,7 +124,9 @@ impl Fetcher {
             Some("DIRECT") => None,
             Some(address) => Some(ureq::Proxy::new(address).map_err(|error| FetchError::Http {
                 url: url.to_owned(),
-                reason: format!("the proxy {address} of apt's configuration is no address: {error}"),
+                reason: format!(
+                    "the proxy {address} of apt's configuration is no address: {error}"
+                ),
             })?),
         };
         let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -145,9 +149,7 @@ impl Fetcher {
             Err(ureq::Error::StatusCode(404 | 410)) => {
                 Err(FetchError::NotFound { url: url.to_owned() })
             }
-            Err(error) => {
-                Err(FetchError::Http { url: url.to_owned(), reason: error.to_string() })
-            }
+            Err(error) => Err(FetchError::Http { url: url.to_owned(), reason: error.to_string() }),
         }
     }
 

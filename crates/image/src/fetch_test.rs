@@ -62,12 +62,13 @@ fn files_arrive_whole_and_are_fetched_once() {
     let server = serve(|path, _| Some(path.as_bytes().repeat(1000)));
     let dir = tempfile::tempdir().expect("a directory");
     let jobs: Vec<Job> = (0..9)
-        .map(|i| job(&server.base, &format!("f{i}"), format!("/f{i}").as_bytes().repeat(1000).as_slice()))
+        .map(|i| {
+            job(&server.base, &format!("f{i}"), format!("/f{i}").as_bytes().repeat(1000).as_slice())
+        })
         .collect();
     let mut last = 0;
-    let paths = direct()
-        .ensure_all(&jobs, dir.path(), &mut |bytes, _| last = bytes)
-        .expect("downloads");
+    let paths =
+        direct().ensure_all(&jobs, dir.path(), &mut |bytes, _| last = bytes).expect("downloads");
     assert_eq!(last, 9 * 3000);
     assert_eq!(paths.len(), 9);
     assert_eq!(fs::read(&paths[4]).expect("readable"), b"/f4".repeat(1000));

@@ -13,7 +13,17 @@ pub const MODULE_DIRECTORY: &str = "lib/modules/riad";
 
 /// Directories that are there for the agent to mount things on.
 const DIRECTORIES: [&str; 12] = [
-    "dev", "proc", "sys", "run", "tmp", "newroot", "root", "etc", "etc/riad", "lib", "lib/modules",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "newroot",
+    "root",
+    "etc",
+    "etc/riad",
+    "lib",
+    "lib/modules",
     MODULE_DIRECTORY,
 ];
 
@@ -69,8 +79,7 @@ impl<W: Write> Cpio<W> {
         let name_size = u32::try_from(path.len() + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
         // Inode, mode, uid, gid, links, mtime, size, device of the file (2), device it is (2), size
         // of the name, checksum (none in this format).
-        let fields =
-            [self.inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0];
+        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0];
         let mut header = String::from("070701");
         for field in fields {
             header.push_str(&format!("{field:08x}"));

@@ -37,15 +37,14 @@ fn the_archive_has_the_agent_the_modules_and_their_order() {
     let get = |name: &str| entries.iter().find(|(n, _, _)| n == name).expect("there");
     assert_eq!((get("init").1, get("init").2.as_slice()), (0o100_755, &b"#!agent"[..]));
     assert_eq!(get("lib/modules/riad/00-a.ko").2, b"aaaaa");
-    assert_eq!(
-        get(MODULE_LIST).2,
-        b"/lib/modules/riad/00-a.ko\n/lib/modules/riad/01-b.ko\n"
-    );
+    assert_eq!(get(MODULE_LIST).2, b"/lib/modules/riad/00-a.ko\n/lib/modules/riad/01-b.ko\n");
     assert_eq!(get("newroot").1, 0o040_755);
     assert_eq!(get("dev/console").1, 0o020_600);
     // A directory comes before what is in it.
     let place = |name: &str| entries.iter().position(|(n, _, _)| n == name).expect("there");
-    assert!(place("lib") < place("lib/modules") && place("lib/modules") < place("lib/modules/riad"));
+    assert!(
+        place("lib") < place("lib/modules") && place("lib/modules") < place("lib/modules/riad")
+    );
 }
 
 #[test]

@@ -210,11 +210,7 @@ pub fn is_sha256(text: &str) -> bool {
 /// # Errors
 ///
 /// The file is malformed. Hostile input is refused, never trusted; the cost is linear.
-pub fn parse_packages(
-    text: &[u8],
-    archive: usize,
-    arch: &str,
-) -> Result<Vec<Package>, IndexError> {
+pub fn parse_packages(text: &[u8], archive: usize, arch: &str) -> Result<Vec<Package>, IndexError> {
     let text = String::from_utf8_lossy(text);
     let mut packages = Vec::new();
     for paragraph in Paragraphs::new(&text) {

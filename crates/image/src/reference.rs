@@ -48,9 +48,7 @@ impl ImageRef {
     pub fn check_name(name: &str) -> Result<(), Error> {
         let is_plain = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
             && name.len() <= 64
-            && name
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         if is_plain { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
     }
 }
@@ -62,9 +60,7 @@ impl FromStr for ImageRef {
         match text.split_once(':') {
             None if text == "debian" => Ok(Self::Debian { suite: None }),
             Some(("debian", suite)) => Ok(Self::Debian { suite: Some(Suite::parse(suite)?) }),
-            Some(_) => {
-                Err(Error::UnknownImage { name: text.to_owned(), known: Self::buildable() })
-            }
+            Some(_) => Err(Error::UnknownImage { name: text.to_owned(), known: Self::buildable() }),
             None => {
                 Self::check_name(text)?;
                 Ok(Self::Named(text.to_owned()))

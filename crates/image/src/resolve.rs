@@ -6,6 +6,7 @@
 //! stack), so the choice itself never has to go back on its word. Conflicts are checked at the end.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 use crate::dependency::Group;
@@ -226,8 +227,8 @@ impl<'a> Graph<'a> {
                 let usable = || need.met_by.iter().copied().filter(|c| !broken.contains_key(c));
                 let choice = usable().find(|c| edges.contains_key(c)).or_else(|| usable().next());
                 let Some(choice) = choice else { continue };
-                if !edges.contains_key(&choice) {
-                    edges.insert(choice, Vec::new());
+                if let Entry::Vacant(new) = edges.entry(choice) {
+                    new.insert(Vec::new());
                     queue.push_back(choice);
                 }
                 edges.entry(at).or_default().push((choice, need.pre));

@@ -45,8 +45,7 @@ fn dependencies_come_along_and_come_first() {
     assert_eq!(names(&set, &["a"]).expect("resolves"), ["d", "b", "c", "a"]);
     let wanted = vec!["a".to_owned()];
     let list = resolve(&set, &wanted).expect("resolves");
-    let explicit: Vec<_> =
-        list.iter().filter(|c| !c.automatic).map(|c| &c.package.name).collect();
+    let explicit: Vec<_> = list.iter().filter(|c| !c.automatic).map(|c| &c.package.name).collect();
     assert_eq!(explicit, ["a"]);
 }
 
@@ -115,8 +114,7 @@ fn packages_that_exclude_each_other_are_named() {
 
 #[test]
 fn a_very_long_chain_does_not_exhaust_the_stack() {
-    let lines: Vec<String> =
-        (0..20_000).map(|i| format!("p{i} 1; Depends: p{}", i + 1)).collect();
+    let lines: Vec<String> = (0..20_000).map(|i| format!("p{i} 1; Depends: p{}", i + 1)).collect();
     let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     lines.push("p20000 1");
     let set = set(&lines);

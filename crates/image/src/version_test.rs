@@ -44,11 +44,7 @@ fn dpkg_agrees() {
     }
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let part = "[0-9][0-9a-c.+~]{0,5}";
-    let version = (
-        proptest::option::of(0u8..3),
-        part,
-        proptest::option::of("[0-9a-b+~]{1,3}"),
-    )
+    let version = (proptest::option::of(0u8..3), part, proptest::option::of("[0-9a-b+~]{1,3}"))
         .prop_map(|(epoch, upstream, revision)| {
             let epoch = epoch.map(|e| format!("{e}:")).unwrap_or_default();
             let revision = revision.map(|r| format!("-{r}")).unwrap_or_default();

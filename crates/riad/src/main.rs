@@ -1,3 +1,69 @@
-//! The `riad` command.
+//! The `riad` command: arguments in, words out. One short file a verb; what a verb does is in
+//! `riad-host`.
 
-fn main() {}
+mod args;
+mod boot;
+mod completion;
+mod doctor;
+mod image;
+mod report;
+mod run;
+mod signals;
+mod status;
+mod sweep;
+mod terminal;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use args::{Cli, Verb};
+use report::Failure;
+
+fn main() -> ExitCode {
+    let began = Instant::now();
+    terminal::restore_on_panic();
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    log(cli.verbose);
+    match verb(cli, began) {
+        Ok(status) => status,
+        Err(failure) => {
+            terminal::restore();
+            failure.print();
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
+    let Cli { verbose: _, format, verb } = cli;
+    match verb {
+        Verb::Run(args) => run::run(args, format, began),
+        Verb::Boot(args) => boot::boot(args),
+        Verb::Image(verb) => image::image(verb, format),
+        Verb::Doctor => doctor::doctor(format),
+        Verb::Completion { shell } => completion::completion(shell),
+        Verb::Sweep { status } => Ok(sweep::sweep(status)),
+    }
+}
+
+/// What Riad says about itself goes to standard error, when asked for.
+fn log(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => None,
+        1 => Some("info"),
+        2 => Some("debug"),
+        _ => Some("trace"),
+    };
+    let filter = match (level, std::env::var("RIAD_LOG")) {
+        (Some(level), _) => EnvFilter::new(format!(
+            "warn,riad={level},riad_host={level},riad_image={level},riad_vmm={level},riad_devices={level},riad_machine={level},riad_cpu_soft={level},riad_agent={level},riad_disk={level}"
+        )),
+        (None, Ok(directives)) => EnvFilter::new(directives),
+        (None, Err(_)) => return,
+    };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+}

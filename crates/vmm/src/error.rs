@@ -32,6 +32,9 @@ pub enum Error {
     /// A restored machine was given another disk than it had.
     #[error(transparent)]
     Disk(#[from] WrongDisk),
+    /// Counting instructions is for machines with one processor.
+    #[error("a machine with {0} processors cannot run for a number of instructions; use 1 processor")]
+    CannotCount(usize),
     /// The host refused a thread.
     #[error("the host could not start a thread for the machine: {0}")]
     Thread(#[source] std::io::Error),

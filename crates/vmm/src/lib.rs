@@ -21,7 +21,7 @@ pub use engine::choose as choose_engine;
 pub use error::Error;
 pub use riad_devices::virtio::vsock::VsockHandle;
 pub use snapshot::{Snapshot, SnapshotError};
-pub use vm::{Ending, Vm};
+pub use vm::{Ending, Keyboard, Vm};
 
 /// The context id a guest has on its vsock (virtio 1.3, 5.10.4); the host is 2.
 pub const GUEST_CID: u64 = 3;

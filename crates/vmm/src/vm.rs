@@ -1,7 +1,7 @@
 //! A running machine.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -81,6 +81,18 @@ fn lock(vcpu: &SharedVcpu) -> MutexGuard<'_, Box<dyn Vcpu>> {
     vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Types on a machine's serial console, as long as there is a machine.
+#[derive(Debug, Clone)]
+pub struct Keyboard(Weak<Pc>);
+
+impl Keyboard {
+    /// Types. Gives how many bytes there was room for; `None` when the machine is gone.
+    #[must_use]
+    pub fn type_on_console(&self, bytes: &[u8]) -> Option<usize> {
+        Some(self.0.upgrade()?.serial_input(bytes))
+    }
+}
+
 /// A machine in this process. Dropping it ends it.
 pub struct Vm {
     pc: Arc<Pc>,
@@ -116,6 +128,21 @@ impl Vm {
     /// # Errors
     /// When the configuration, the kernel or the host do not allow it.
     pub fn start(config: &VmConfig, guest: &Guest, console: &Console) -> Result<Self, Error> {
+        let vm = Self::start_paused(config, guest, console)?;
+        vm.resume();
+        Ok(vm)
+    }
+
+    /// As [`start`](Self::start), but nothing moves before [`resume`](Self::resume) or
+    /// [`advance`](Self::advance).
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_paused(
+        config: &VmConfig,
+        guest: &Guest,
+        console: &Console,
+    ) -> Result<Self, Error> {
         let map = check(config)?;
         // The kernel is looked at first: it is what is most often wrong.
         let kernel = KernelImage::parse(&guest.kernel)?;
@@ -135,7 +162,7 @@ impl Vm {
         vm.launch(vcpus)
     }
 
-    /// Builds a machine from a snapshot and sets it running. The disks hold what they held.
+    /// Builds a machine from a snapshot, paused. The disks hold what they held.
     ///
     /// # Errors
     /// When the snapshot, the disks or the host do not allow it.
@@ -205,7 +232,7 @@ impl Vm {
         Ok((vm, vcpus))
     }
 
-    /// Starts the processors' threads and lets everything run.
+    /// Starts the processors' threads, which wait for the machine to be resumed.
     fn launch(mut self, vcpus: Vec<Box<dyn Vcpu>>) -> Result<Self, Error> {
         let sender = self.sender.clone();
         for (id, vcpu) in vcpus.into_iter().enumerate() {
@@ -216,7 +243,6 @@ impl Vm {
                 run_vcpu(id as u32, &vcpu, &control, &sender)
             })?;
         }
-        self.resume();
         Ok(self)
     }
 
@@ -234,10 +260,7 @@ impl Vm {
         let endings = self.endings.as_ref()?;
         match limit {
             None => endings.recv().ok(),
-            Some(limit) => match endings.recv_timeout(limit) {
-                Ok(ending) => Some(ending),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(limit) => endings.recv_timeout(limit).ok(),
         }
     }
 
@@ -256,6 +279,12 @@ impl Vm {
     /// Types on the serial console. Returns how many bytes there was room for.
     pub fn type_on_console(&self, bytes: &[u8]) -> usize {
         self.pc.serial_input(bytes)
+    }
+
+    /// A way to type on the serial console from another thread.
+    #[must_use]
+    pub fn keyboard(&self) -> Keyboard {
+        Keyboard(Arc::downgrade(&self.pc))
     }
 
     /// Presses the power button. Returns whether the guest listens to it.
@@ -297,6 +326,23 @@ impl Vm {
         self.clock.resume();
         self.pc.resume();
         self.control.set(Phase::Running);
+    }
+
+    /// Lets a paused machine with one processor run for about this many instructions, and pauses it
+    /// again. Returns whether the limit was reached; otherwise the machine came to its end.
+    ///
+    /// # Errors
+    /// When the engine gives up, or cannot count, or the machine has more processors.
+    pub fn advance(&self, instructions: u64) -> Result<bool, Error> {
+        let [vcpu] = self.vcpus.as_slice() else {
+            return Err(Error::CannotCount(self.vcpus.len()));
+        };
+        self.clock.resume();
+        self.pc.resume();
+        let exit = lock(vcpu).run(Limit::Instructions(instructions));
+        self.pc.pause();
+        self.clock.pause();
+        Ok(exit? == Exit::Limit)
     }
 
     /// The state of a paused machine; its memory is [`memory`](Self::memory).

@@ -68,7 +68,10 @@ pub fn multiboot_elf() -> Vec<u8> {
 #[must_use]
 pub fn multiboot_header(flags: u32, more: &[u32]) -> Vec<u8> {
     let magic = 0x1bad_b002u32;
-    File::default().words(&[magic, flags, 0u32.wrapping_sub(magic.wrapping_add(flags))]).words(more).0
+    File::default()
+        .words(&[magic, flags, 0u32.wrapping_sub(magic.wrapping_add(flags))])
+        .words(more)
+        .0
 }
 
 /// A bzImage (Linux `Documentation/arch/x86/boot.rst`, protocol 2.15) with `payload` in it.

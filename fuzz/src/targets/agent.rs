@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use riad_agent::client::{Events, SessionIo, run_session};
 use riad_agent::protocol::{
-    Decoder, ExecRequest, MAX_TEXT, OutputStream, ShutdownMode, ToGuest, ToHost, TtyRequest,
+    BootTimes, Decoder, ExecRequest, Failure, FailureKind, Hello, MAX_TEXT, OutputStream,
+    ShutdownMode, ToGuest, ToHost, TtyRequest,
 };
 
 use super::Target;
@@ -38,7 +39,7 @@ pub(super) const SESSION: Target = Target {
     name: "agent-session",
     what: "a command's session and the event channel, with a guest that says anything",
     run: session,
-    seeds: guest_seeds,
+    seeds: session_seeds,
     generate: None,
     words: WORDS,
 };
@@ -58,12 +59,13 @@ const WORDS: &[&[u8]] = &[
 /// What the decoder may hold of a guest's frames, bytes.
 const GUEST_MEMORY: usize = 192 << 10;
 
-/// Feeds pieces of any size to a decoder and hands on each frame.
+/// Feeds pieces of any size to a decoder and hands on each frame. Tells how many there were.
 fn pieces(
     bytes: &[u8],
     decoder: &mut Decoder,
     mut each: impl FnMut(&mut Decoder) -> Result<bool, ()>,
-) {
+) -> u64 {
+    let mut frames = 0;
     let mut input = Input::new(bytes);
     let piece = usize::from(input.u16()).max(1);
     while !input.is_empty() {
@@ -74,15 +76,16 @@ fn pieces(
         decoder.filled(piece.len());
         loop {
             match each(decoder) {
-                Ok(true) => {}
+                Ok(true) => frames += 1,
                 Ok(false) => break,
-                Err(()) => return,
+                Err(()) => return frames,
             }
         }
     }
+    frames
 }
 
-fn guest_says(bytes: &[u8]) {
+fn guest_says(bytes: &[u8]) -> u64 {
     let mut decoder = Decoder::of_guest();
     pieces(bytes, &mut decoder, |decoder| {
         assert!(decoder.capacity() < GUEST_MEMORY, "the decoder grew");
@@ -99,10 +102,10 @@ fn guest_says(bytes: &[u8]) {
             assert!(failure.message.len() <= 3 * MAX_TEXT);
         }
         Ok(true)
-    });
+    })
 }
 
-fn host_says(bytes: &[u8]) {
+fn host_says(bytes: &[u8]) -> u64 {
     let mut decoder = Decoder::of_host();
     pieces(bytes, &mut decoder, |decoder| {
         let Some(frame) = decoder.next_frame().map_err(drop)? else { return Ok(false) };
@@ -116,7 +119,7 @@ fn host_says(bytes: &[u8]) {
             }
         }
         Ok(true)
-    });
+    })
 }
 
 fn feed(decoder: &mut Decoder, mut bytes: &[u8]) {
@@ -129,22 +132,21 @@ fn feed(decoder: &mut Decoder, mut bytes: &[u8]) {
     }
 }
 
-fn session(bytes: &[u8]) {
+fn session(bytes: &[u8]) -> u64 {
     let (Ok((ours, mut theirs)), Ok(null)) =
         (UnixStream::pair(), std::fs::File::options().read(true).write(true).open("/dev/null"))
     else {
-        return;
+        return 0;
     };
     // What does not fit into the socket is not said.
     if theirs.set_nonblocking(true).is_err() {
-        return;
+        return 0;
     }
     let (kind, said) = bytes.split_first().unwrap_or((&0, &[]));
     let _ = theirs.write(said);
     let _ = theirs.shutdown(std::net::Shutdown::Write);
     if kind % 4 == 3 {
-        let _ = Events::accept(ours, Some(Duration::from_secs(1)));
-        return;
+        return Events::accept(ours, Some(Duration::from_secs(1))).is_ok().into();
     }
     let mut request = ExecRequest::new(["true"]);
     request.stdin = kind % 2 == 1;
@@ -153,16 +155,16 @@ fn session(bytes: &[u8]) {
         stdout: null.as_fd(),
         stderr: null.as_fd(),
     };
-    let _ = run_session(ours, &request, io, None);
+    run_session(ours, &request, io, None).is_ok().into()
 }
 
-fn guest_seeds() -> Vec<Vec<u8>> {
-    use riad_agent::protocol::{BootTimes, Failure, FailureKind, Hello};
+/// Conversations, each as a list of messages.
+fn said() -> Vec<Vec<ToHost<'static>>> {
     let failure =
         Failure { kind: FailureKind::NotFound, errno: 2, message: "no such command".to_owned() };
     let times = BootTimes { started: 1, root_mounted: 2, ready: 3 };
-    let said: [&[ToHost<'_>]; 5] = [
-        &[
+    vec![
+        vec![
             ToHost::Started { pid: 7 },
             ToHost::StdinCredit { bytes: 1 << 18 },
             ToHost::Stdout(b"hello\n"),
@@ -170,25 +172,38 @@ fn guest_seeds() -> Vec<Vec<u8>> {
             ToHost::StdinClosed,
             ToHost::Exited { code: 3 },
         ],
-        &[ToHost::Started { pid: 7 }, ToHost::Stdout(&[7; 70_000]), ToHost::Signaled { signo: 9 }],
-        &[ToHost::Failed(failure)],
-        &[ToHost::Error { message: "what?".to_owned() }],
-        &[ToHost::Hello(Hello { version: 1, agent: "0.1.0".to_owned(), times })],
-    ];
+        vec![
+            ToHost::Started { pid: 7 },
+            ToHost::Stdout(&[7; 70_000]),
+            ToHost::Signaled { signo: 9 },
+        ],
+        vec![ToHost::Failed(failure)],
+        vec![ToHost::Error { message: "what?".to_owned() }],
+        vec![ToHost::Hello(Hello { version: 1, agent: "0.1.0".to_owned(), times })],
+    ]
+}
+
+/// Conversations after a few bytes that say how they are held.
+fn seeds(firsts: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for messages in said {
-        // The first bytes say how it is cut into pieces, or which of the channels it is on.
-        for first in [[0, 0x10], [3, 0]] {
+    for messages in said() {
+        for first in firsts {
             let mut bytes = first.to_vec();
             messages.iter().for_each(|message| message.encode(&mut bytes));
             seeds.push(bytes);
         }
     }
-    // For a session only the first byte is not the guest's.
-    let mut bytes = vec![1];
-    said[0].iter().for_each(|message| message.encode(&mut bytes));
-    seeds.push(bytes);
     seeds
+}
+
+/// Cut into pieces of 4096 bytes, and of 3.
+fn guest_seeds() -> Vec<Vec<u8>> {
+    seeds(&[&[0, 0x10], &[3, 0]])
+}
+
+/// In a session without input, in one with, and on the event channel.
+fn session_seeds() -> Vec<Vec<u8>> {
+    seeds(&[&[0], &[1], &[3]])
 }
 
 fn host_seeds() -> Vec<Vec<u8>> {

@@ -36,28 +36,31 @@ pub(super) const DEB: Target = Target {
     ],
 };
 
-fn unpack(bytes: &[u8]) {
+fn unpack(bytes: &[u8]) -> u64 {
     let (Ok(mut file), Ok(mut second)) = (tempfile::tempfile(), tempfile::tempfile()) else {
-        return;
+        return 0;
     };
     if file.write_all(bytes).is_err() || second.write_all(bytes).is_err() {
-        return;
+        return 0;
     }
-    install(file);
+    let depth = install(file);
     if let (Ok(mut deb), Ok(mut rootfs)) = (Deb::open(second), new_root()) {
         let _ = unpack_kernel(&mut rootfs, &mut deb);
     }
+    depth
 }
 
-fn install(file: File) {
-    let (Ok(mut deb), Ok(mut rootfs)) = (Deb::open(file), new_root()) else { return };
+/// Tells how many nodes the file system has then, if the package was taken.
+fn install(file: File) -> u64 {
+    let (Ok(mut deb), Ok(mut rootfs)) = (Deb::open(file), new_root()) else { return 0 };
     let mut database = DpkgDatabase::default();
-    let _ = unpack_package(&mut rootfs, &mut database, &mut deb, "amd64");
+    let taken = unpack_package(&mut rootfs, &mut database, &mut deb, "amd64").is_ok();
     let _ = rootfs.read("usr/bin/a", 1 << 20);
+    if taken { rootfs.tree.len() as u64 } else { 0 }
 }
 
 fn new_root() -> std::io::Result<RootFs> {
-    RootFs::new(&std::env::temp_dir(), 0)
+    RootFs::new(&tempfile::env::temp_dir(), 0)
 }
 
 fn seeds() -> Vec<Vec<u8>> {

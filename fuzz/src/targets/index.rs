@@ -9,6 +9,7 @@ use riad_image::release::{Keyring, Release, clear_text, parse_date, verify_clear
 use riad_image::version::Version;
 
 use super::Target;
+use crate::seeds::openpgp;
 
 /// Package indexes.
 pub(super) const PACKAGES: Target = Target {
@@ -25,7 +26,15 @@ pub(super) const RELEASE: Target = Target {
     name: "release",
     what: "release files: clear-signed text, OpenPGP signatures, keyrings",
     run: release,
-    seeds: || vec![release_file(), SIGNED.to_vec(), RELEASE_FILE.to_vec()],
+    seeds: || {
+        vec![
+            openpgp::clear_signed(RELEASE_FILE),
+            openpgp::clear_signed(b"Origin: Debian\n- -dash\n"),
+            openpgp::public_key(),
+            openpgp::public_key_armored(),
+            RELEASE_FILE.to_vec(),
+        ]
+    },
     generate: None,
     words: CONTROL_WORDS,
 };
@@ -64,7 +73,9 @@ pub(super) const SOURCES: Target = Target {
         .to_vec()
     },
     generate: None,
-    words: &[b"deb ", b"[", b"]", b"{", b"}", b";", b"\"", b"//", b"/*", b"*/", b"::", b"\n ", b"#"],
+    words: &[
+        b"deb ", b"[", b"]", b"{", b"}", b";", b"\"", b"//", b"/*", b"*/", b"::", b"\n ", b"#",
+    ],
 };
 
 const CONTROL_WORDS: &[&[u8]] = &[
@@ -134,51 +145,28 @@ SHA256:
  0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 5678 main/binary-amd64/Packages.gz
 ";
 
-/// A signature packet of the right form: version 4, a text signature, EdDSA with SHA-512, a time, an
-/// issuer, two numbers. Nobody made it.
-const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----
-Hash: SHA512
-
-Origin: Debian
-- -dash
------BEGIN PGP SIGNATURE-----
-
-iHUEARYKAB0WIQQ0123456789abcdefABCDEFGHIJKLMNOPQFAmi76pYACgkQABCD
-EFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/AAAA
-BBBBCCCCDDDDEEEEFFFFGGGGHHHHIIIIJJJJKKKKLLLLMMMMNNNNOOOOPPPPQQQQ
-RRRR
------END PGP SIGNATURE-----
-";
-
-fn release_file() -> Vec<u8> {
-    let mut file = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n".to_vec();
-    file.extend(RELEASE_FILE);
-    let signature = SIGNED.windows(11).position(|window| window == b"-----BEGIN ").map_or(0, |at| {
-        let rest = SIGNED.get(at + 1..).unwrap_or_default();
-        rest.windows(11).position(|window| window == b"-----BEGIN ").map_or(0, |next| at + 1 + next)
-    });
-    file.extend(SIGNED.get(signature..).unwrap_or_default());
-    file
-}
-
-fn packages(bytes: &[u8]) {
-    let Ok(packages) = parse_packages(bytes, 0, "amd64") else { return };
+fn packages(bytes: &[u8]) -> u64 {
+    let Ok(packages) = parse_packages(bytes, 0, "amd64") else { return 0 };
     for package in &packages {
-        assert!(!package.filename.starts_with('/') && !package.filename.contains("../"));
+        assert!(!package.filename.starts_with('/'), "an absolute path");
+        assert!(package.filename.split('/').all(|part| part != ".."), "a way out of the archive");
         let _ = package.depends("amd64");
         let _ = package.pre_depends("amd64");
         let _ = package.refuses("amd64");
     }
-    let Ok(set) = PackageSet::new("amd64", packages) else { return };
+    let Ok(set) = PackageSet::new("amd64", packages) else { return 0 };
     let names: Vec<String> = set.iter().take(8).map(|package| package.name.clone()).collect();
     for name in &names {
         assert!(set.get(name).is_some());
     }
+    set.len() as u64
 }
 
-fn release(bytes: &[u8]) {
+fn release(bytes: &[u8]) -> u64 {
+    let mut indexes = 0;
     if let Ok(text) = clear_text(bytes) {
-        let _ = Release::parse(&text).map(|release| release.package_indexes("main", "amd64").len());
+        let release = Release::parse(&text).unwrap_or_default();
+        indexes = 1 + release.package_indexes("main", "amd64").len() as u64;
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Release::parse(text);
@@ -186,11 +174,14 @@ fn release(bytes: &[u8]) {
     }
     // A keyring comes from the host; but --keyring names any file.
     if let Ok(keyring) = Keyring::parse(bytes) {
-        assert!(verify_clear_signed(SIGNED, &keyring, 1_800_000_000).is_err(), "nobody signed it");
+        let signed = openpgp::clear_signed(RELEASE_FILE);
+        assert!(verify_clear_signed(&signed, &keyring, 1_800_000_000).is_err(), "nobody signed it");
+        indexes += keyring.len() as u64;
     }
+    indexes
 }
 
-fn versions(bytes: &[u8]) {
+fn versions(bytes: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(bytes);
     let versions: Vec<Version> = text.lines().take(8).map(Version::from).collect();
     for a in &versions {
@@ -199,19 +190,22 @@ fn versions(bytes: &[u8]) {
             assert_eq!(a.cmp(b), b.cmp(a).reverse(), "{a} and {b} have an order");
         }
     }
+    let mut relations = 0;
     for line in text.lines().take(8) {
         for group in dependency::parse(line, "amd64").unwrap_or_default() {
             for relation in &group.alternatives {
+                relations += 1;
                 let _ = versions.iter().filter(|version| relation.accepts(version)).count();
             }
         }
     }
+    relations
 }
 
-fn sources(bytes: &[u8]) {
+fn sources(bytes: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(bytes);
-    let _ = parse_one_line_sources(&text);
-    let _ = parse_deb822_sources(&text);
+    let entries = parse_one_line_sources(&text).len() + parse_deb822_sources(&text).len();
     let _ = parse_conf(&text).proxy_for("http://mirror.test/debian");
     let _ = Paragraphs::new(&text).take_while(Result::is_ok).count();
+    entries as u64
 }

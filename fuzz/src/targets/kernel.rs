@@ -37,25 +37,29 @@ pub(super) const MODULE: Target = Target {
     name: "module",
     what: "kernel modules, as far as the image builder reads them",
     run: |bytes| {
-        let _ = module_info(bytes, "depends");
         let _ = elf_section(bytes, ".modinfo");
+        module_info(bytes, "depends").is_some().into()
     },
     seeds: || vec![kernels::module()],
     generate: None,
     words: &[b"\x7fELF\x02\x01", b".modinfo\0", b"depends=", &[0xff; 8], &[0; 8]],
 };
 
-fn load(bytes: &[u8]) {
-    let Ok(kernel) = KernelImage::parse(bytes) else { return };
+fn load(bytes: &[u8]) -> u64 {
+    let Ok(kernel) = KernelImage::parse(bytes) else { return 0 };
     // Only what is a kernel needs a machine.
     let mib = 64;
-    let Ok(map) = AddressMap::new(mib * MIB) else { return };
-    let Ok(memory) = GuestMemory::new(&map.runs()) else { return };
+    let Ok(map) = AddressMap::new(mib * MIB) else { return 0 };
+    let Ok(memory) = GuestMemory::new(&map.runs()) else { return 0 };
     let e820 = map.e820();
     let machine = BootMachine { memory: &memory, e820: &e820, rsdp: Some(FIRMWARE_TABLES) };
     let modules = [Module { args: "m", data: &[1; 10] }, Module { args: "", data: bytes }];
     let params = BootParams { kernel_name: "k", cmdline: "console=ttyS0", modules: &modules };
-    if let Ok(entry) = kernel.load(&machine, &params) {
-        let _ = riad_machine::pc::bootstrap_state(&entry);
+    match kernel.load(&machine, &params) {
+        Ok(entry) => {
+            let _ = riad_machine::pc::bootstrap_state(&entry);
+            2
+        }
+        Err(_) => 1,
     }
 }

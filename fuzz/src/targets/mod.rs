@@ -16,8 +16,10 @@ pub struct Target {
     pub name: &'static str,
     /// What it reads, for people.
     pub what: &'static str,
-    /// Reads one case. Must return, whatever it is given; a panic is a finding.
-    pub run: fn(&[u8]),
+    /// Reads one case. Must return, whatever it is given; a panic is a finding. Tells how far the
+    /// case got, in a unit of the target's own: what the generators and seeds are judged by. 0 is
+    /// a case refused at the door.
+    pub run: fn(&[u8]) -> u64,
     /// Cases that mean something.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Makes a case that mostly means something.

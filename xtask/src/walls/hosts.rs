@@ -4,7 +4,7 @@
 use super::Breach;
 
 /// Hosts that may be named, and everything below them.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     // For documentation and tests (RFC 2606, RFC 6761).
     "example",
     "example.com",
@@ -18,6 +18,7 @@ const KNOWN: [&str; 12] = [
     "debian.org",
     "github.com",
     "rustsec.org",
+    "semver.org",
     "spdx.org",
 ];
 
@@ -27,6 +28,10 @@ const MIRRORS: [&str; 4] =
 
 /// Checks one file.
 pub(super) fn check(file: &str, text: &str) -> Vec<Breach> {
+    // The rule's own tests are full of what it forbids.
+    if file.ends_with("walls_test.rs") {
+        return Vec::new();
+    }
     let mut breaches = Vec::new();
     for (number, line) in text.lines().enumerate() {
         for host in hosts(line) {
@@ -52,9 +57,11 @@ fn hosts(line: &str) -> Vec<String> {
             let host = host.rsplit('@').next().unwrap_or_default();
             host.split(':').next().unwrap_or_default().trim_end_matches('.').to_lowercase()
         })
-        // What a program fills in, or an address that ends right there, names nobody.
+        // What a program fills in, an address that ends right there and a word without a domain
+        // name nobody.
         .filter(|host| {
-            !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || ".-".contains(c))
+            let is_name = host.chars().all(|c| c.is_alphanumeric() || ".-".contains(c));
+            is_name && (host.contains('.') || KNOWN.contains(&host.as_str()))
         })
         .collect()
 }

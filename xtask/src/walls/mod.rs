@@ -1,6 +1,7 @@
 //! The walls of `docs/architecture.md` that a program can check.
 //!
 //! * [`floors`]: each crate uses only the crates below it;
+//! * [`dependencies`]: each dependency is explained;
 //! * [`source`]: what may not be written where: the guest's architecture, the host's clock, words on
 //!   the terminal; and the length of files;
 //! * [`hosts`]: names of computers.
@@ -8,6 +9,7 @@
 //! What clippy or the compiler can check is checked there: `[workspace.lints]` in `Cargo.toml`, and
 //! `clippy.toml`.
 
+mod dependencies;
 mod floors;
 mod hosts;
 mod source;
@@ -33,6 +35,7 @@ struct Breach {
 /// Checks the workspace at `root` and lists every breach.
 pub(crate) fn check(root: &Path) -> Result<(), Error> {
     let mut breaches = floors::check(&floors::read()?);
+    breaches.extend(dependencies::check_page(root)?);
     let files = text_files(root)?;
     let mut lines = 0;
     for file in &files {

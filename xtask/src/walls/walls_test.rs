@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{floors, hosts, source};
+use super::{dependencies, floors, hosts, source};
 
 fn crates(list: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -69,4 +69,13 @@ fn only_known_hosts_are_named() {
     {
         assert_eq!(hosts::check("a.rs", wrong).len(), 1, "{wrong}");
     }
+}
+
+#[test]
+fn dependencies_and_their_page_agree() {
+    let used = ["serde", "tar"].map(str::to_owned).into();
+    let page = "| crate | for |\n|---|---|\n| `serde`, `tar` | with `words` |\n";
+    assert_eq!(dependencies::check(&used, page), []);
+    assert_eq!(dependencies::check(&used, "| `serde` | x |\n").len(), 1);
+    assert_eq!(dependencies::check(&used, &format!("{page}| `old` | x |\n")).len(), 1);
 }

@@ -110,9 +110,8 @@ pub(super) fn cmpxchg8b(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// CMPXCHG16B: its operand must be aligned, locked or not.
 pub(super) fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Done {
-    let pair = |low: usize, high: usize| {
-        u128::from(cpu.regs[low]) | u128::from(cpu.regs[high]) << 64
-    };
+    let pair =
+        |low: usize, high: usize| u128::from(cpu.regs[low]) | u128::from(cpu.regs[high]) << 64;
     let (expected, new) = (pair(gpr::RAX, gpr::RDX), pair(gpr::RBX, gpr::RCX));
     let address = cpu.linear(op, 16, true)?;
     if address & 15 != 0 {

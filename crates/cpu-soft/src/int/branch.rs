@@ -268,12 +268,26 @@ fn jump_if_zero<const W: u8>(cpu: &mut Cpu, op: &Op) -> Done {
 pub(super) fn counted(i: &Instruction, op: &mut Op) -> Option<Exec> {
     use Code as C;
     op.address = match i.code() {
-        C::Loop_rel8_16_CX | C::Loop_rel8_32_CX | C::Loope_rel8_16_CX | C::Loope_rel8_32_CX
-        | C::Loopne_rel8_16_CX | C::Loopne_rel8_32_CX | C::Jcxz_rel8_16 | C::Jcxz_rel8_32 => 2,
-        C::Loop_rel8_16_ECX | C::Loop_rel8_32_ECX | C::Loop_rel8_64_ECX | C::Loope_rel8_16_ECX
-        | C::Loope_rel8_32_ECX | C::Loope_rel8_64_ECX | C::Loopne_rel8_16_ECX
-        | C::Loopne_rel8_32_ECX | C::Loopne_rel8_64_ECX | C::Jecxz_rel8_16
-        | C::Jecxz_rel8_32 | C::Jecxz_rel8_64 => 4,
+        C::Loop_rel8_16_CX
+        | C::Loop_rel8_32_CX
+        | C::Loope_rel8_16_CX
+        | C::Loope_rel8_32_CX
+        | C::Loopne_rel8_16_CX
+        | C::Loopne_rel8_32_CX
+        | C::Jcxz_rel8_16
+        | C::Jcxz_rel8_32 => 2,
+        C::Loop_rel8_16_ECX
+        | C::Loop_rel8_32_ECX
+        | C::Loop_rel8_64_ECX
+        | C::Loope_rel8_16_ECX
+        | C::Loope_rel8_32_ECX
+        | C::Loope_rel8_64_ECX
+        | C::Loopne_rel8_16_ECX
+        | C::Loopne_rel8_32_ECX
+        | C::Loopne_rel8_64_ECX
+        | C::Jecxz_rel8_16
+        | C::Jecxz_rel8_32
+        | C::Jecxz_rel8_64 => 4,
         _ => 8,
     };
     match i.mnemonic() {

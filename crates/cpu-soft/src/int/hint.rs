@@ -38,9 +38,20 @@ fn flush_line(cpu: &mut Cpu, op: &Op) -> Done {
 pub(super) fn select(i: &Instruction) -> Option<Exec> {
     use Mnemonic as M;
     Some(match i.mnemonic() {
-        M::Nop | M::Reservednop | M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq
-        | M::Cldemote | M::Prefetch | M::Prefetchw | M::Prefetchwt1 | M::Prefetchnta
-        | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 => nop,
+        M::Nop
+        | M::Reservednop
+        | M::Endbr32
+        | M::Endbr64
+        | M::Rdsspd
+        | M::Rdsspq
+        | M::Cldemote
+        | M::Prefetch
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2 => nop,
         M::Pause => pause,
         M::Mfence => full_fence,
         M::Lfence | M::Sfence => half_fence,

@@ -56,8 +56,7 @@ fn processor(mode: Mode) -> SoftVcpu {
 
 /// Runs the instruction in `bytes` at 0x100.
 fn run(cpu: &mut Cpu, bytes: &[u8]) -> Done {
-    let mut decoder =
-        Decoder::with_ip(cpu.mode.bitness(), bytes, 0x100, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(cpu.mode.bitness(), bytes, 0x100, DecoderOptions::NONE);
     let op = lower(&decoder.decode(), cpu.mode);
     cpu.this_rip = 0x100;
     cpu.set_rip(0x100 + bytes.len() as u64);
@@ -94,10 +93,12 @@ fn decimal_adjustments_follow_the_manual() {
         run(cpu, bytes).unwrap();
         let wanted = 0xdead_0000 | ax_after;
         assert_eq!(cpu.regs[RAX], wanted, "{bytes:x?} of {ax:x}: {:x}", cpu.regs[RAX]);
-        let mask = if bytes[0] == 0x37 || bytes[0] == 0x3f { AF | CF } else { AF | CF | PF | ZF | SF };
+        let mask =
+            if bytes[0] == 0x37 || bytes[0] == 0x3f { AF | CF } else { AF | CF | PF | ZF | SF };
         let got = cpu.flags.rflags() & mask;
         let got = if bytes[0] & 0xfe == 0xd4 { got & (PF | ZF | SF) } else { got };
-        let want = if bytes[0] & 0xfe == 0xd4 { flags_after & (PF | ZF | SF) } else { flags_after & mask };
+        let want =
+            if bytes[0] & 0xfe == 0xd4 { flags_after & (PF | ZF | SF) } else { flags_after & mask };
         assert_eq!(got, want, "flags of {bytes:x?} of {ax:x}");
     }
     assert_eq!(run(cpu, &[0xd4, 0]), Err(Fault::DE));
@@ -113,7 +114,8 @@ fn salc_and_bound() {
     cpu.memory.write(Gpa(0x200), &[0xf0, 0xff, 0xff, 0xff, 0x10, 0, 0, 0]).unwrap();
     // bound eax, [ebx]
     cpu.regs[RBX] = 0x200;
-    for (index, fits) in [(0xffff_fff0u64, true), (0x10, true), (0x11, false), (0xffff_ffef, false)] {
+    for (index, fits) in [(0xffff_fff0u64, true), (0x10, true), (0x11, false), (0xffff_ffef, false)]
+    {
         cpu.regs[RAX] = index;
         assert_eq!(run(cpu, &[0x62, 0x03]).is_ok(), fits, "{index:x}");
     }

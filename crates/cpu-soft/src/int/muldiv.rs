@@ -131,19 +131,20 @@ impl Division for Idiv {
     #[inline(always)]
     fn divide<T: Int>(high: T, low: T, divisor: T) -> Option<(T, T)> {
         let by = divisor.sx() as i64;
-        let (quotient, remainder) = if T::BYTES == 8 && high.zx() != ((low.sx() as i64) >> 63) as u64 {
-            let dividend = (u128::from(high.zx()) << 64 | u128::from(low.zx())) as i128;
-            let by = i128::from(by);
-            let quotient = i64::try_from(dividend.checked_div(by)?).ok()?;
-            (quotient, dividend.checked_rem(by)? as i64)
-        } else {
-            let dividend = if T::BYTES == 8 {
-                low.zx() as i64
+        let (quotient, remainder) =
+            if T::BYTES == 8 && high.zx() != ((low.sx() as i64) >> 63) as u64 {
+                let dividend = (u128::from(high.zx()) << 64 | u128::from(low.zx())) as i128;
+                let by = i128::from(by);
+                let quotient = i64::try_from(dividend.checked_div(by)?).ok()?;
+                (quotient, dividend.checked_rem(by)? as i64)
             } else {
-                ((high.sx() << T::BITS) | low.zx()) as i64
+                let dividend = if T::BYTES == 8 {
+                    low.zx() as i64
+                } else {
+                    ((high.sx() << T::BITS) | low.zx()) as i64
+                };
+                (dividend.checked_div(by)?, dividend.checked_rem(by)?)
             };
-            (dividend.checked_div(by)?, dividend.checked_rem(by)?)
-        };
         let narrow = T::low(quotient as u64);
         (narrow.sx() as i64 == quotient).then(|| (narrow, T::low(remainder as u64)))
     }

@@ -161,18 +161,9 @@ fn make_frame<T: Int>(cpu: &mut Cpu, op: &Op) -> Done {
     let top = cpu.stack_mask(cpu.sp().wrapping_sub(depth));
     let address = cpu.segmented(seg::SS, top, T::BYTES as u32, true)?;
     cpu.check_write(seg::SS, address, T::BYTES)?;
-    set_frame::<T>(cpu, frame);
+    cpu.set(RBP, T::low(frame));
     cpu.set_sp(top);
     Ok(())
-}
-
-/// Sets the frame pointer at the operand's width, but never less of it than the stack uses.
-fn set_frame<T: Int>(cpu: &mut Cpu, frame: u64) {
-    match (T::BYTES, cpu.stack_width()) {
-        (2, _) => cpu.set(RBP, frame as u16),
-        (4, _) => cpu.set(RBP, frame as u32),
-        _ => cpu.set(RBP, frame),
-    }
 }
 
 /// ENTER.

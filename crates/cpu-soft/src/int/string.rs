@@ -231,7 +231,8 @@ impl Action for Cmps {
         let mut done = 0;
         while done < count {
             let at = done as usize * T::BYTES;
-            let (a, b): (T, T) = (raw::load(raw::offset(left, at)), raw::load(raw::offset(right, at)));
+            let (a, b): (T, T) =
+                (raw::load(raw::offset(left, at)), raw::load(raw::offset(right, at)));
             done += 1;
             if done == count || (a == b) != wanted {
                 compare(cpu, a, b);
@@ -304,7 +305,8 @@ fn repeat<T: Int, A: Action>(cpu: &mut Cpu, op: &Op) -> Done {
             return Ok(());
         }
         let most = count.min(budget);
-        let many = if before.df() || most == 1 { Ok(0) } else { A::many::<T>(cpu, op, most, wanted) };
+        let many =
+            if before.df() || most == 1 { Ok(0) } else { A::many::<T>(cpu, op, most, wanted) };
         let done = match many {
             Ok(0) => A::one::<T>(cpu, op).map(|()| 1),
             done => done,

@@ -112,6 +112,6 @@ fn transcendentals_know_their_values() {
     assert_eq!(bits(fyl2x(f80(10.0), one, env)), (0x4000, 0xd49a_784b_cd1b_8afe));
     assert_eq!(fsin(one, env).map(bits), Some((0x3ffe, 0xd76a_a478_4867_7021)));
     assert_eq!(fcos(one, env).map(bits), Some((0x3ffe, 0x8a51_407d_a834_5c92)));
-    assert_eq!(fptan(one, env).map(bits), Some((0x3fff, 0xc759_2287_0741_01e9)));
+    assert_eq!(fptan(one, env).map(bits), Some((0x3fff, 0xc759_22e5_f71d_2dc5)));
     assert_eq!(fsin(f80(9.3e18), env), None, "2^63 and more is software's");
 }

@@ -31,6 +31,8 @@ pub(super) fn syscall(cpu: &mut Cpu, _op: &Op) -> Done {
     cpu.segs[2] = data((selector & !3).wrapping_add(8), 0);
     cpu.cpl = 0;
     cpu.flags = crate::flags::Flags::from_rflags(flags & !cpu.msrs.sfmask & !rflags::RF | rflags::ONE);
+    // A kernel that masks TF is not stepped into.
+    cpu.step_trap = cpu.flags.bits & rflags::TF != 0;
     cpu.update_mode();
     Ok(())
 }
@@ -57,6 +59,8 @@ pub(super) fn sysret(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.cpl = 3;
     cpu.set_rip(if to_long { target } else { target & 0xffff_ffff });
     cpu.set_rflags(flags, u64::MAX);
+    // The trap that SYSCALL did not take comes now.
+    cpu.step_trap = cpu.flags.bits & rflags::TF != 0;
     cpu.update_mode();
     Ok(())
 }

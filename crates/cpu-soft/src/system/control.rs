@@ -1,29 +1,12 @@
 //! Control and debug registers, TLB maintenance, INIT and start-up (Intel SDM 3A, chapters 2, 4, 9
 //! and 17).
 
-use riad_cpu::x86::{Activity, VcpuState, cr0, cr4, efer, rflags};
+use riad_cpu::x86::{Activity, VcpuState, cr0, cr4, efer, model, rflags};
 
 use crate::apic::request;
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
 use crate::op::{Op, seg};
-
-/// CR4 bits `riad-v1` has.
-const CR4_KNOWN: u64 = cr4::TSD
-    | cr4::DE
-    | cr4::PSE
-    | cr4::PAE
-    | cr4::MCE
-    | cr4::PGE
-    | cr4::PCE
-    | cr4::OSFXSR
-    | cr4::OSXMMEXCPT
-    | cr4::UMIP
-    | cr4::FSGSBASE
-    | cr4::PCIDE
-    | cr4::OSXSAVE
-    | cr4::SMEP
-    | cr4::SMAP;
 
 /// The bits of CR3 that name a process context.
 const PCID: u64 = 0xfff;
@@ -38,30 +21,29 @@ impl Cpu {
         if self.control.cr4 & cr4::PCIDE != 0 { self.control.cr3 & PCID } else { 0 }
     }
 
+    /// Whether PAE paging is in use with this CR4 (SDM 3A, 4.1.1).
+    fn pae_paging(&self, cr4: u64) -> bool {
+        self.control.cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0 && !self.long_active()
+    }
+
     /// Writes CR0.
     ///
     /// # Errors
     /// #GP(0) for combinations the processor refuses.
     pub fn write_cr0(&mut self, value: u64) -> Done {
-        const KNOWN: u64 = cr0::PE
-            | cr0::MP
-            | cr0::EM
-            | cr0::TS
-            | cr0::ET
-            | cr0::NE
-            | cr0::WP
-            | cr0::AM
-            | cr0::NW
-            | cr0::CD
-            | cr0::PG;
         if value >> 32 != 0 {
             return Err(Fault::GP0);
         }
-        let new = value & KNOWN | cr0::ET;
+        let new = value & model::CR0_SUPPORTED | cr0::ET;
         let old = self.control.cr0;
         let pg_without_pe = new & cr0::PG != 0 && new & cr0::PE == 0;
         let nw_without_cd = new & cr0::NW != 0 && new & cr0::CD == 0;
         if pg_without_pe || nw_without_cd {
+            return Err(Fault::GP0);
+        }
+        let legacy_pae = self.control.cr4 & cr4::PAE != 0 && self.control.efer & efer::LME == 0;
+        let reloaded = (old ^ new) & (cr0::PG | cr0::CD | cr0::NW) != 0 && new & cr0::PG != 0;
+        if legacy_pae && reloaded && !self.pointers_are_good(self.control.cr3) {
             return Err(Fault::GP0);
         }
         let turned_on = !old & new & cr0::PG != 0;
@@ -97,7 +79,10 @@ impl Cpu {
         let pcide = self.control.cr4 & cr4::PCIDE != 0;
         let keep = pcide && value >> 63 != 0;
         let value = if pcide { value & !(1 << 63) } else { value };
-        if self.long_active() && value >> riad_cpu::x86::model::PHYSICAL_BITS != 0 {
+        if self.long_active() && value >> model::PHYSICAL_BITS != 0 {
+            return Err(Fault::GP0);
+        }
+        if self.pae_paging(self.control.cr4) && !self.pointers_are_good(value) {
             return Err(Fault::GP0);
         }
         self.control.cr3 = if self.long_active() { value } else { value & 0xffff_ffff };
@@ -118,10 +103,12 @@ impl Cpu {
     pub fn write_cr4(&mut self, value: u64) -> Done {
         let old = self.control.cr4;
         let pcid_on = !old & value & cr4::PCIDE != 0;
-        let bad = value & !CR4_KNOWN != 0
+        let bad = value & !model::CR4_SUPPORTED != 0
             || (self.long_active() && value & cr4::PAE == 0)
             || (pcid_on && (!self.long_active() || self.control.cr3 & PCID != 0));
-        if bad {
+        const POINTERS: u64 = cr4::PGE | cr4::PSE | cr4::PAE | cr4::SMEP;
+        let reloaded = self.pae_paging(value) && (old ^ value) & POINTERS != 0;
+        if bad || (reloaded && !self.pointers_are_good(self.control.cr3)) {
             return Err(Fault::GP0);
         }
         self.control.cr4 = value;
@@ -138,10 +125,9 @@ impl Cpu {
     /// # Errors
     /// #GP(0) for reserved bits, and for changing LME while paging is on.
     pub fn write_efer(&mut self, value: u64) -> Done {
-        const KNOWN: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
         let old = self.control.efer;
         let paging = self.control.cr0 & cr0::PG != 0;
-        if value & !KNOWN != 0 || (paging && (old ^ value) & efer::LME != 0) {
+        if value & !model::EFER_SUPPORTED != 0 || (paging && (old ^ value) & efer::LME != 0) {
             return Err(Fault::GP0);
         }
         self.control.efer = value & !efer::LMA | old & efer::LMA;
@@ -208,10 +194,20 @@ impl Cpu {
 
     /// Notes data breakpoints that an access hits; the trap comes after the instruction.
     pub(crate) fn data_breakpoint(&mut self, address: u64, len: usize, write: bool) {
+        self.access_breakpoint(address, len, |kind| matches!((kind, write), (1, true) | (3, _)));
+    }
+
+    /// Notes I/O breakpoints, which CR4.DE makes of a kind that is reserved otherwise.
+    pub(crate) fn port_breakpoint(&mut self, port: u16, len: usize) {
+        if self.debug.dr7 & 0xff != 0 && self.control.cr4 & cr4::DE != 0 {
+            self.access_breakpoint(u64::from(port), len, |kind| kind == 2);
+        }
+    }
+
+    fn access_breakpoint(&mut self, address: u64, len: usize, matches: impl Fn(u64) -> bool) {
         for n in 0..4 {
             let enabled = self.debug.dr7 >> (n * 2) & 3 != 0;
-            let kind = self.debug.dr7 >> (16 + n * 4) & 3;
-            if !enabled || !matches!((kind, write), (1, true) | (3, _)) {
+            if !enabled || !matches(self.debug.dr7 >> (16 + n * 4) & 3) {
                 continue;
             }
             let size = [1u64, 2, 8, 4][(self.debug.dr7 >> (18 + n * 4) & 3) as usize];
@@ -224,8 +220,13 @@ impl Cpu {
     }
 }
 
+fn control_exists(number: u8) -> Done {
+    if matches!(number, 0 | 2 | 3 | 4 | 8) { Ok(()) } else { Err(Fault::UD) }
+}
+
 /// MOV CRn, r.
 pub(super) fn mov_to_control(cpu: &mut Cpu, op: &Op) -> Done {
+    control_exists(op.reg[0])?;
     supervisor(cpu)?;
     let value = if cpu.long() { cpu.get::<u64>(op.reg[1]) } else { u64::from(cpu.get::<u32>(op.reg[1])) };
     match op.reg[0] {
@@ -251,6 +252,7 @@ pub(super) fn mov_to_control(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// MOV r, CRn.
 pub(super) fn mov_from_control(cpu: &mut Cpu, op: &Op) -> Done {
+    control_exists(op.reg[1])?;
     supervisor(cpu)?;
     let value = match op.reg[1] {
         0 => cpu.control.cr0,
@@ -297,7 +299,7 @@ pub(super) fn mov_to_debug(cpu: &mut Cpu, op: &Op) -> Done {
     }
     match n {
         6 => cpu.debug.dr6 = value & 0xe00f | 0xffff_0ff0,
-        7 => cpu.debug.dr7 = value & 0xffff_2fff & !0xd000 | 0x400,
+        7 => cpu.debug.dr7 = value & 0xffff_23ff | 0x400,
         _ => cpu.debug.address[usize::from(n)] = value,
     }
     // Watched pages are kept out of the TLB.
@@ -353,7 +355,7 @@ pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Done {
     supervisor(cpu)?;
     let base = if op.seg >= seg::FS || !cpu.long() { cpu.segs[usize::from(op.seg)].base } else { 0 };
     let address = cpu.effective(op).wrapping_add(base);
-    cpu.tlb.flush_page(address);
+    cpu.tlb.flush_page(if cpu.long() { address } else { address & 0xffff_ffff });
     cpu.left = 0;
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Exceptions and interrupts: from a vector to its handler, and IRET back (Intel SDM 3A, chapter 6).
 
-use riad_cpu::x86::{Segment, rflags};
+use riad_cpu::x86::{Activity, Segment, rflags};
 
+use super::segments::Descriptor;
+use crate::apic::request;
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
 use crate::op::{Op, gpr, seg};
@@ -15,6 +17,9 @@ pub(super) enum Cause {
     /// An exception or an external interrupt.
     Hardware,
 }
+
+/// Data segment registers in the order they are pushed on leaving virtual-8086 mode.
+const DATA: [u8; 4] = [seg::GS, seg::FS, seg::DS, seg::ES];
 
 /// Registers that delivering an event changes, to go back to when it fails half-way.
 #[derive(Clone)]
@@ -69,21 +74,25 @@ impl Cpu {
     pub fn deliver(&mut self, first: Fault, fault: bool) -> Result<(), Shutdown> {
         let mut current = first;
         let rip = self.rip();
-        if fault && first.vector() != 1 {
+        if fault {
             self.flags.bits |= rflags::RF;
+        }
+        if first.vector() == 14 {
+            self.control.cr2 = self.fault_address;
         }
         if first.vector() == 1 {
             // General detect is off while the handler runs.
             self.debug.dr7 &= !(1 << 13);
         }
         loop {
-            if current.vector() == 14 {
-                self.control.cr2 = self.fault_address;
-            }
             tracing::trace!(vector = current.vector(), code = current.code(), rip, cr2 = self.control.cr2, "exception");
             let Err(second) = self.enter(current.vector(), current.code(), Cause::Hardware, rip) else {
                 return Ok(());
             };
+            if second.vector() == 14 {
+                // Also when it becomes a double fault.
+                self.control.cr2 = self.fault_address;
+            }
             let contributory = |v: u8| matches!(v, 0 | 10..=13);
             let (a, b) = (current.vector(), second.vector());
             current = if a == 8 {
@@ -99,11 +108,30 @@ impl Cpu {
 
     /// Goes to a vector's handler, to return to `rip`. Whole or not at all.
     pub(super) fn enter(&mut self, vector: u8, code: Option<u16>, cause: Cause, rip: u64) -> Done {
-        self.whole(|cpu| match cpu.mode {
+        let done = self.whole(|cpu| match cpu.mode {
             Mode::Real => cpu.enter_real(vector, rip),
             _ if cpu.long_active() => cpu.enter_long(vector, code, cause, rip),
             _ => cpu.enter_protected(vector, code, cause, rip),
-        })
+        });
+        match done {
+            Ok(()) => {
+                self.events.activity = Activity::Running;
+                self.events.mov_ss_shadow = false;
+                if std::mem::take(&mut self.events.interrupt_shadow) {
+                    self.local.post(request::INTERRUPT);
+                }
+                // TF was cleared, and INT n is not followed by a trap (SDM 3B, 18.3.1.4).
+                self.step_trap = false;
+                Ok(())
+            }
+            // EXT: it happened while delivering an event from outside of the program (SDM 3A, 7.13).
+            Err(fault) => Err(match fault.code() {
+                Some(code) if cause == Cause::Hardware && matches!(fault.vector(), 10..=13) => {
+                    Fault::with_code(fault.vector(), code | 1)
+                }
+                _ => fault,
+            }),
+        }
     }
 
     fn enter_real(&mut self, vector: u8, rip: u64) -> Done {
@@ -125,17 +153,16 @@ impl Cpu {
     }
 
     /// The code segment an interrupt gate leads to, and the privilege level its handler runs at.
-    fn gate_target(&mut self, selector: u16, external: u16) -> Done<(super::segments::Descriptor, u8)> {
+    fn gate_target(&mut self, selector: u16) -> Done<(Descriptor, u8)> {
         if selector & !3 == 0 {
-            return Err(Fault::with_code(13, external));
+            return Err(Fault::GP0);
         }
-        let bad = Fault::with_code(13, selector & !3 | external);
-        let mut d = self.descriptor_or(selector, bad)?;
+        let mut d = self.descriptor_or(selector, Fault::gp(selector))?;
         if !d.is_code() || d.dpl() > self.cpl {
-            return Err(bad);
+            return Err(Fault::gp(selector));
         }
         if !d.present() {
-            return Err(Fault::with_code(11, selector & !3 | external));
+            return Err(Fault::np(selector));
         }
         self.mark_accessed(&mut d)?;
         let cpl = if d.kind() & 4 != 0 { self.cpl } else { d.dpl() };
@@ -143,8 +170,8 @@ impl Cpu {
     }
 
     fn enter_long(&mut self, vector: u8, code: Option<u16>, cause: Cause, rip: u64) -> Done {
-        let external = u16::from(cause == Cause::Hardware);
-        let bad = Fault::with_code(13, u16::from(vector) * 8 + 2 + external);
+        let entry = u16::from(vector) * 8 + 2;
+        let bad = Fault::with_code(13, entry);
         let at = u64::from(vector) * 16;
         if at + 15 > u64::from(self.idtr.limit) {
             return Err(bad);
@@ -157,12 +184,12 @@ impl Cpu {
             return Err(bad);
         }
         if low >> 47 & 1 == 0 {
-            return Err(Fault::with_code(11, u16::from(vector) * 8 + 2 + external));
+            return Err(Fault::with_code(11, entry));
         }
         let selector = (low >> 16) as u16;
-        let (d, cpl) = self.gate_target(selector, external)?;
+        let (d, cpl) = self.gate_target(selector)?;
         if !d.long() || d.big() {
-            return Err(Fault::with_code(13, selector & !3 | external));
+            return Err(Fault::gp(selector));
         }
         let target = low & 0xffff | low >> 32 & 0xffff_0000 | high << 32;
         let ist = low >> 32 & 7;
@@ -170,14 +197,14 @@ impl Cpu {
         let old_ss = self.segs[2].selector;
         let (old_cs, flags) = (self.segs[1].selector, self.flags.rflags());
         let stack = if ist != 0 {
-            self.task_state_u64(28 + ist * 8, external)?
+            self.task_state_u64(28 + ist * 8)?
         } else if cpl < self.cpl {
-            self.task_state_u64(4 + u64::from(cpl) * 8, external)?
+            self.task_state_u64(4 + u64::from(cpl) * 8)?
         } else {
             old_sp
         };
         if !Self::canonical(stack) {
-            return Err(Fault::with_code(12, external));
+            return Err(Fault::SS0);
         }
         if cpl != self.cpl {
             self.segs[2] = Self::null_stack(u16::from(cpl));
@@ -204,25 +231,31 @@ impl Cpu {
         Ok(())
     }
 
-    /// Eight bytes of the task-state segment.
-    fn task_state_u64(&mut self, offset: u64, external: u16) -> Done<u64> {
+    /// Eight bytes of the 64-bit task-state segment.
+    fn task_state_u64(&mut self, offset: u64) -> Done<u64> {
         if offset + 7 > u64::from(self.tr.limit) {
-            return Err(Fault::with_code(10, self.tr.selector & !3 | external));
+            return Err(Fault::ts(self.tr.selector));
         }
         self.table_read(self.tr.base.wrapping_add(offset))
     }
 
+    /// RSP for an inner level, from the 64-bit task-state segment.
+    pub(super) fn inner_rsp(&mut self, cpl: u8) -> Done<u64> {
+        let rsp = self.task_state_u64(4 + u64::from(cpl) * 8)?;
+        if Self::canonical(rsp) { Ok(rsp) } else { Err(Fault::SS0) }
+    }
+
     /// SS and ESP for an inner level, from the task-state segment.
-    fn task_stack(&mut self, cpl: u8, external: u16) -> Done<(u16, u32)> {
+    pub(super) fn task_stack(&mut self, cpl: u8) -> Done<(u16, u32)> {
         let wide = self.tr.kind() & 8 != 0;
         let (offset, size) = if wide { (4 + u64::from(cpl) * 8, 8) } else { (2 + u64::from(cpl) * 4, 4) };
         if offset + size - 1 > u64::from(self.tr.limit) {
-            return Err(Fault::with_code(10, self.tr.selector & !3 | external));
+            return Err(Fault::ts(self.tr.selector));
         }
         let at = self.tr.base.wrapping_add(offset);
         if wide {
             let esp = self.as_supervisor(|cpu| cpu.read::<u32>(seg::DS, at))?;
-            let ss = self.as_supervisor(|cpu| cpu.read::<u16>(seg::DS, at + 4))?;
+            let ss = self.as_supervisor(|cpu| cpu.read::<u16>(seg::DS, at.wrapping_add(4)))?;
             Ok((ss, esp))
         } else {
             let both = self.as_supervisor(|cpu| cpu.read::<u32>(seg::DS, at))?;
@@ -230,18 +263,21 @@ impl Cpu {
         }
     }
 
-    /// Pushes 4 bytes, or 2 in a 16-bit frame.
-    pub(super) fn push_sized(&mut self, wide: bool, value: u64) -> Done {
-        if wide { self.push::<u32>(value as u32) } else { self.push::<u16>(value as u16) }
+    /// Pushes values of 4 bytes, or 2 in a 16-bit frame. `full` is the fault when there is no room
+    /// on the stack.
+    fn push_frame(&mut self, wide: bool, values: &[u64], full: Fault) -> Done {
+        for &value in values {
+            let pushed =
+                if wide { self.push::<u32>(value as u32) } else { self.push::<u16>(value as u16) };
+            pushed.map_err(|fault| if fault == Fault::SS0 { full } else { fault })?;
+        }
+        Ok(())
     }
 
     fn enter_protected(&mut self, vector: u8, code: Option<u16>, cause: Cause, rip: u64) -> Done {
-        let external = u16::from(cause == Cause::Hardware);
-        let bad = Fault::with_code(13, u16::from(vector) * 8 + 2 + external);
+        let entry = u16::from(vector) * 8 + 2;
+        let bad = Fault::with_code(13, entry);
         let at = u64::from(vector) * 8;
-        if cause == Cause::Software && self.v86() && self.iopl() < 3 {
-            return Err(Fault::GP0);
-        }
         if at + 7 > u64::from(self.idtr.limit) {
             return Err(bad);
         }
@@ -253,53 +289,50 @@ impl Cpu {
             return Err(bad);
         }
         if gate >> 47 & 1 == 0 {
-            return Err(Fault::with_code(11, u16::from(vector) * 8 + 2 + external));
+            return Err(Fault::with_code(11, entry));
         }
         let wide = kind & 8 != 0;
         let selector = (gate >> 16) as u16;
-        let (d, cpl) = self.gate_target(selector, external)?;
+        let (d, cpl) = self.gate_target(selector)?;
         let from_v86 = self.v86();
         if from_v86 && cpl != 0 {
-            return Err(Fault::with_code(13, selector & !3 | external));
+            return Err(Fault::gp(selector));
         }
         let target = if wide { gate & 0xffff | gate >> 32 & 0xffff_0000 } else { gate & 0xffff };
         let (old_cs, flags) = (self.segs[1].selector, self.flags.rflags());
+        let mut full = Fault::SS0;
         if cpl < self.cpl {
-            let (ss, esp) = self.task_stack(cpl, external)?;
+            let (ss, esp) = self.task_stack(cpl)?;
+            full = Fault::ss(ss);
             let (old_ss, old_sp) = (self.segs[2].selector, self.regs[gpr::RSP]);
-            let data = [seg::GS, seg::FS, seg::DS, seg::ES].map(|s| self.segs[usize::from(s)].selector);
+            let data = DATA.map(|s| u64::from(self.segs[usize::from(s)].selector));
             if from_v86 {
                 self.set_rflags(0, rflags::VM);
             }
-            let stack = self.inner_stack(ss, cpl, external)?;
+            let stack = self.inner_stack(ss, cpl)?;
             self.cpl = cpl;
             self.segs[2] = stack;
             self.segs[1] = Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
             self.update_mode();
-            self.set_sp(u64::from(esp));
+            self.regs[gpr::RSP] = u64::from(esp);
             if from_v86 {
-                for selector in data {
-                    self.push_sized(wide, u64::from(selector))?;
-                }
-                for s in [seg::GS, seg::FS, seg::DS, seg::ES] {
+                self.push_frame(wide, &data, full)?;
+                for s in DATA {
                     self.segs[usize::from(s)] = Segment { rights: Segment::UNUSABLE, ..Segment::default() };
                 }
                 self.update_mode();
             }
-            self.push_sized(wide, u64::from(old_ss))?;
-            self.push_sized(wide, old_sp)?;
+            self.push_frame(wide, &[u64::from(old_ss), old_sp], full)?;
         } else {
             self.segs[1] = Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
             self.update_mode();
         }
-        self.push_sized(wide, flags)?;
-        self.push_sized(wide, u64::from(old_cs))?;
-        self.push_sized(wide, rip)?;
+        self.push_frame(wide, &[flags, u64::from(old_cs), rip], full)?;
         if let Some(code) = code {
-            self.push_sized(wide, u64::from(code))?;
+            self.push_frame(wide, &[u64::from(code)], full)?;
         }
         if target > u64::from(self.segs[1].limit) {
-            return Err(Fault::with_code(13, external));
+            return Err(Fault::GP0);
         }
         let interrupt_gate = if kind & 1 == 0 { rflags::IF } else { 0 };
         self.set_rflags(0, rflags::TF | rflags::NT | rflags::RF | rflags::VM | interrupt_gate);
@@ -310,8 +343,8 @@ impl Cpu {
 
     /// Checks the stack segment a task-state segment names for an inner level: #TS, or #SS when it
     /// is not present.
-    pub(super) fn inner_stack(&mut self, selector: u16, cpl: u8, external: u16) -> Done<Segment> {
-        let bad = Fault::with_code(10, selector & !3 | external);
+    pub(super) fn inner_stack(&mut self, selector: u16, cpl: u8) -> Done<Segment> {
+        let bad = Fault::ts(selector);
         if selector & !3 == 0 {
             return Err(bad);
         }
@@ -321,15 +354,18 @@ impl Cpu {
             return Err(bad);
         }
         if !d.present() {
-            return Err(Fault::with_code(12, selector & !3 | external));
+            return Err(Fault::ss(selector));
         }
         self.mark_accessed(&mut d)?;
         Ok(d.segment(selector))
     }
 }
 
-/// INT n.
+/// INT n: unlike INT3 and INTO, it is sensitive to IOPL in virtual-8086 mode (SDM 3B, 21.2.7).
 pub(super) fn int_n(cpu: &mut Cpu, op: &Op) -> Done {
+    if cpu.mode == Mode::V86 && cpu.iopl() < 3 {
+        return Err(Fault::GP0);
+    }
     let rip = cpu.rip();
     cpu.enter(op.imm as u8, None, Cause::Software, rip)
 }
@@ -380,7 +416,7 @@ fn changeable(cpu: &Cpu) -> u64 {
 
 /// IRET, IRETD, IRETQ: the operand size is in `size`.
 pub(super) fn iret(cpu: &mut Cpu, op: &Op) -> Done {
-    cpu.whole(|cpu| match cpu.mode {
+    let done = cpu.whole(|cpu| match cpu.mode {
         Mode::Real => iret_real(cpu, op.size),
         Mode::V86 => {
             if cpu.iopl() < 3 {
@@ -390,14 +426,14 @@ pub(super) fn iret(cpu: &mut Cpu, op: &Op) -> Done {
         }
         _ if cpu.flags.bits & rflags::NT != 0 => Err(Fault::GP0),
         _ => iret_protected(cpu, op.size),
-    })?;
-    // NMIs are unblocked, and what waited may be delivered.
+    });
+    // NMIs are unblocked even if it faults (SDM 3A, 7.7.1), and what waited may be delivered.
     cpu.events.nmi_blocked = false;
     if cpu.events.nmi_pending {
-        cpu.local.post(crate::apic::request::NMI);
+        cpu.local.post(request::NMI);
     }
     cpu.left = 0;
-    Ok(())
+    done
 }
 
 fn pop_sized(cpu: &mut Cpu, size: u8) -> Done<u64> {
@@ -416,7 +452,7 @@ fn iret_real(cpu: &mut Cpu, size: u8) -> Done {
     let ip = pop_sized(cpu, size)?;
     let cs = pop_sized(cpu, size)? as u16;
     let flags = pop_sized(cpu, size)?;
-    if ip > 0xffff {
+    if ip > u64::from(cpu.segs[1].limit) {
         return Err(Fault::GP0);
     }
     cpu.segs[1] = Segment { base: u64::from(cs) << 4, selector: cs, ..cpu.segs[1] };
@@ -444,7 +480,8 @@ fn iret_protected(cpu: &mut Cpu, size: u8) -> Done {
     let flags = pop_sized(cpu, size)?;
     let rpl = (cs & 3) as u8;
     let long = cpu.long_active();
-    let mask = changeable(cpu) & width_mask(size);
+    let virtual_flags = if cpu.cpl == 0 { rflags::VIF | rflags::VIP } else { 0 };
+    let mask = (changeable(cpu) | virtual_flags) & width_mask(size);
     if !long && cpu.cpl == 0 && flags & rflags::VM != 0 && size == 4 {
         return iret_to_v86(cpu, ip, cs, flags);
     }
@@ -519,7 +556,7 @@ fn iret_to_v86(cpu: &mut Cpu, ip: u64, cs: u16, flags: u64) -> Done {
     cpu.regs[gpr::RSP] = u64::from(esp);
     cpu.set_rip(ip);
     cpu.cpl = 3;
-    cpu.set_rflags(flags, ALL | rflags::VM);
+    cpu.set_rflags(flags, ALL | rflags::VM | rflags::VIF | rflags::VIP);
     cpu.update_mode();
     Ok(())
 }

@@ -6,7 +6,7 @@ use riad_cpu::x86::Segment;
 use super::segments::Descriptor;
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
-use crate::op::{Op, gpr, seg};
+use crate::op::{Op, gpr};
 
 /// The far pointer: immediate, or in memory.
 fn pointer(cpu: &mut Cpu, op: &Op) -> Done<(u16, u64, u8)> {
@@ -55,7 +55,7 @@ fn transfer(cpu: &mut Cpu, op: &Op, call: bool) -> Done {
     let (selector, offset, width) = pointer(cpu, op)?;
     let (old_cs, next) = (cpu.segs[1].selector, cpu.rip());
     if matches!(cpu.mode, Mode::Real | Mode::V86) {
-        if offset > 0xffff {
+        if offset > u64::from(cpu.segs[1].limit) {
             return Err(Fault::GP0);
         }
         if call {
@@ -129,7 +129,7 @@ fn gate(cpu: &mut Cpu, selector: u16, gate: &Descriptor, call: bool) -> Done {
         offset &= 0xffff;
     }
     if long {
-        let high = cpu.table_read(gate.at.wrapping_add(8))?;
+        let high = cpu.upper_half(selector, gate)?;
         if high >> 40 & 0x1f != 0 {
             return Err(Fault::gp(selector));
         }
@@ -194,13 +194,13 @@ fn inner_call(cpu: &mut Cpu, code: Segment, cpl: u8, width: u8, count: usize) ->
             u64::from(cpu.peek::<u16>(n as u64 * 2)?)
         };
     }
-    let (ss, esp) = cpu.inner_ss_esp(cpl)?;
-    let stack = cpu.inner_stack(ss, cpl, 0)?;
+    let (ss, esp) = cpu.task_stack(cpl)?;
+    let stack = cpu.inner_stack(ss, cpl)?;
     cpu.cpl = cpl;
     cpu.segs[1] = code;
     cpu.segs[2] = stack;
     cpu.update_mode();
-    cpu.set_sp(u64::from(esp));
+    cpu.regs[gpr::RSP] = u64::from(esp);
     push_sized(cpu, width, u64::from(old_ss))?;
     push_sized(cpu, width, old_sp)?;
     for parameter in parameters[..count].iter().rev() {
@@ -218,7 +218,7 @@ fn ret_inner(cpu: &mut Cpu, op: &Op) -> Done {
     let ip = pop_sized(cpu, op.size)?;
     let cs = pop_sized(cpu, op.size)? as u16;
     if matches!(cpu.mode, Mode::Real | Mode::V86) {
-        if ip > 0xffff {
+        if ip > u64::from(cpu.segs[1].limit) {
             return Err(Fault::GP0);
         }
         cpu.segs[1] = if cpu.v86() {
@@ -274,28 +274,4 @@ fn ret_inner(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.set_rip(ip);
     cpu.update_mode();
     Ok(())
-}
-
-impl Cpu {
-    /// RSP for an inner level, from the 64-bit task-state segment.
-    fn inner_rsp(&mut self, cpl: u8) -> Done<u64> {
-        let offset = 4 + u64::from(cpl) * 8;
-        if offset + 7 > u64::from(self.tr.limit) {
-            return Err(Fault::ts(self.tr.selector));
-        }
-        let rsp = self.table_read(self.tr.base.wrapping_add(offset))?;
-        if Self::canonical(rsp) { Ok(rsp) } else { Err(Fault::SS0) }
-    }
-
-    /// SS and ESP for an inner level, from the 32-bit task-state segment.
-    fn inner_ss_esp(&mut self, cpl: u8) -> Done<(u16, u32)> {
-        let offset = 4 + u64::from(cpl) * 8;
-        if offset + 7 > u64::from(self.tr.limit) {
-            return Err(Fault::ts(self.tr.selector));
-        }
-        let at = self.tr.base.wrapping_add(offset);
-        let esp = self.as_supervisor(|cpu| cpu.read::<u32>(seg::DS, at))?;
-        let ss = self.as_supervisor(|cpu| cpu.read::<u16>(seg::DS, at + 4))?;
-        Ok((ss, esp))
-    }
 }

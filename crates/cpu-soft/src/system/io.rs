@@ -1,5 +1,7 @@
 //! IN, OUT, INS, OUTS (Intel SDM 1, chapter 19).
 
+use riad_cpu::x86::rflags;
+
 use crate::cpu::Cpu;
 use crate::fault::{Done, Fault};
 use crate::op::{Op, gpr, seg};
@@ -29,6 +31,7 @@ fn check(cpu: &mut Cpu, port: u16, size: u8) -> Done {
 }
 
 fn input(cpu: &mut Cpu, port: u16, size: u8) -> u32 {
+    cpu.port_breakpoint(port, usize::from(size));
     let mut data = [0xff; 4];
     cpu.bus.port_read(port, &mut data[..usize::from(size)]);
     for byte in &mut data[usize::from(size)..] {
@@ -38,6 +41,7 @@ fn input(cpu: &mut Cpu, port: u16, size: u8) -> u32 {
 }
 
 fn output(cpu: &mut Cpu, port: u16, size: u8, value: u32) {
+    cpu.port_breakpoint(port, usize::from(size));
     cpu.bus.port_write(port, &value.to_le_bytes()[..usize::from(size)]);
 }
 
@@ -96,9 +100,12 @@ pub(super) fn string(cpu: &mut Cpu, op: &Op) -> Done {
     let step = if cpu.flags.df() { u64::from(op.size).wrapping_neg() } else { u64::from(op.size) };
     let repeated = op.prefix & (Op::REP | Op::REPNE) != 0;
     let mut left = if repeated { masked(op, cpu.regs[gpr::RCX]) } else { 1 };
+    // Single-stepping traps after every iteration, and so do breakpoints.
+    let stepping = cpu.flags.bits & rflags::TF != 0 || cpu.debug.dr7 & 0xff != 0;
+    let most = if stepping { 1 } else { CHUNK };
     let mut moved = 0;
     while left > 0 {
-        if moved == CHUNK {
+        if moved == most {
             // Let interrupts in, and come back to this instruction.
             cpu.set_rip(cpu.this_rip);
             break;

@@ -1,7 +1,7 @@
 //! RDMSR and WRMSR (Intel SDM 4). A register that does not exist raises #GP and leaves a log line.
 
 use riad_cpu::x86::lapic::Refused;
-use riad_cpu::x86::msr;
+use riad_cpu::x86::{model, msr};
 
 use crate::cpu::Cpu;
 use crate::fault::{Done, Fault};
@@ -93,9 +93,14 @@ fn fixed_mtrr(number: u32) -> Option<usize> {
     }
 }
 
+/// Whether a memory type exists (SDM 3A, table 12-8).
+fn memory_type(value: u8) -> bool {
+    matches!(value, 0 | 1 | 4 | 5 | 6)
+}
+
 /// Whether each byte of a memory-type register is a type that exists.
 fn memory_types(value: u64) -> bool {
-    value.to_le_bytes().iter().all(|t| matches!(t, 0 | 1 | 4 | 5 | 6))
+    value.to_le_bytes().into_iter().all(memory_type)
 }
 
 fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
@@ -129,6 +134,12 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
             cpu.msrs.debugctl = value;
         }
         msr::MTRR_PHYSBASE0..=msr::MTRR_PHYSMASK7 => {
+            const BEYOND: u64 = !((1 << model::PHYSICAL_BITS) - 1);
+            let base = number & 1 == 0;
+            let reserved = BEYOND | if base { 0xf00 } else { 0x7ff };
+            if value & reserved != 0 || (base && !memory_type(value as u8)) {
+                return Err(Fault::GP0);
+            }
             cpu.msrs.mtrr_variable[(number - msr::MTRR_PHYSBASE0) as usize] = value;
         }
         msr::PAT => {
@@ -137,7 +148,12 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
             }
             cpu.msrs.pat = value;
         }
-        msr::MTRR_DEF_TYPE => cpu.msrs.mtrr_def_type = value & 0xcff,
+        msr::MTRR_DEF_TYPE => {
+            if value & !0xcff != 0 || !memory_type(value as u8) {
+                return Err(Fault::GP0);
+            }
+            cpu.msrs.mtrr_def_type = value;
+        }
         msr::TSC_DEADLINE => {
             cpu.local.apic().set_tsc_deadline(value);
             cpu.left = 0;

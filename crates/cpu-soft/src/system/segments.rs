@@ -96,6 +96,15 @@ impl Cpu {
         Ok(Some(Descriptor { raw: self.table_read(at)?, at }))
     }
 
+    /// The upper eight bytes of a 16-byte system descriptor (SDM 3A, 3.5.2).
+    pub(super) fn upper_half(&mut self, selector: u16, lower: &Descriptor) -> Done<u64> {
+        let limit = if selector & 4 == 0 { u32::from(self.gdtr.limit) } else { self.ldtr.limit };
+        if u32::from(selector & !7) + 15 > limit {
+            return Err(Fault::gp(selector));
+        }
+        self.table_read(lower.at.wrapping_add(8))
+    }
+
     /// The descriptor a selector names, or this fault.
     pub(super) fn descriptor_or(&mut self, selector: u16, fault: Fault) -> Done<Descriptor> {
         self.descriptor(selector)?.ok_or(fault)
@@ -105,7 +114,7 @@ impl Cpu {
     pub(super) fn mark_accessed(&mut self, descriptor: &mut Descriptor) -> Done {
         const ACCESSED: u64 = 1 << 40;
         if descriptor.raw & ACCESSED == 0 {
-            let at = descriptor.at + 5;
+            let at = descriptor.at.wrapping_add(5);
             self.as_supervisor(|cpu| cpu.modify::<u8>(seg::DS, at, true, |byte| byte | 1))?;
             descriptor.raw |= ACCESSED;
         }
@@ -353,15 +362,14 @@ pub(super) fn load_system_segment(cpu: &mut Cpu, op: &Op) -> Done {
     }
     let mut segment = d.segment(selector);
     if cpu.long_active() {
-        // System descriptors are 16 bytes (SDM 3A, 3.5.2).
-        let high = cpu.table_read(d.at.wrapping_add(8))?;
+        let high = cpu.upper_half(selector, &d)?;
         segment.base |= high << 32;
-        if !Cpu::canonical(segment.base) {
+        if !Cpu::canonical(segment.base) || high >> 40 & 0x1f != 0 {
             return Err(Fault::gp(selector));
         }
     }
     if task {
-        cpu.as_supervisor(|cpu| cpu.modify::<u8>(seg::DS, d.at + 5, true, |byte| byte | 2))?;
+        cpu.as_supervisor(|cpu| cpu.modify::<u8>(seg::DS, d.at.wrapping_add(5), true, |byte| byte | 2))?;
         segment.rights |= 2;
         cpu.tr = segment;
     } else {

@@ -54,7 +54,7 @@ pub(super) trait Stack {
 }
 
 fn physical(fpu: &Fpu, i: u8) -> usize {
-    usize::from(fpu.fsw >> 11) + usize::from(i) & 7
+    (usize::from(fpu.fsw >> 11) + usize::from(i)) & 7
 }
 
 impl Stack for Fpu {

@@ -38,8 +38,13 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// A random case of this instruction; `None` when the dice make one that cannot be encoded.
-    pub(crate) fn generate(code: Code, random: &mut Random) -> Option<Self> {
+    /// A random case of this instruction, with this in the window but for its operands; `None`
+    /// when the dice make one that cannot be encoded.
+    pub(crate) fn generate(
+        code: Code,
+        random: &mut Random,
+        window: &[u8; WINDOW_LEN],
+    ) -> Option<Self> {
         let rip = CODE + 0x200 + random.below(0xa00);
         let target = target(random, size_of_memory(code));
         let (instruction, bytes) = encode(code, random, rip, target)?;
@@ -53,12 +58,9 @@ impl Case {
             rip,
             target,
             registers: registers(random),
-            memory: Box::new([0; WINDOW_LEN]),
+            memory: Box::new(*window),
             flush: random.once_in(16),
         };
-        for cell in case.memory[..].chunks_mut(8) {
-            cell.copy_from_slice(&random.bits().to_le_bytes());
-        }
         case.aim(random);
         case.adapt(random);
         Some(case)
@@ -218,7 +220,15 @@ impl Case {
                 }
                 _ => {}
             },
-            M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld
+            M::Shl
+            | M::Sal
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Rcl
+            | M::Rcr
+            | M::Shld
             | M::Shrd
                 if often =>
             {
@@ -227,7 +237,8 @@ impl Case {
             }
             M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz if often => {
                 let count = &mut self.registers.gpr[RCX];
-                *count = *count & 0xffff_ffff_0000_0000 * random.below(2) | random.below(3);
+                let keep = 0xffff_ffff_0000_0000 * random.below(2);
+                *count = (*count & keep) | random.below(3);
             }
             // Whether bytes that are masked off can fault is up to the processor.
             M::Maskmovq | M::Maskmovdqu => {
@@ -265,17 +276,32 @@ impl fmt::Display for Case {
             let (base, index, scale) = (i.memory_base(), i.memory_index(), i.memory_index_scale());
             let displacement = i.memory_displacement64();
             write!(f, "  [{base:?} + {index:?}*{scale} + {displacement:#x}] = ")?;
-            writeln!(f, "{:#x} -> {:#018x} {:#018x}", self.target, self.word(self.target + 8), self.word(self.target))?;
+            writeln!(
+                f,
+                "{:#x} -> {:#018x} {:#018x}",
+                self.target,
+                self.word(self.target + 8),
+                self.word(self.target)
+            )?;
         }
         let r = &self.registers;
         for (n, (name, value)) in NAMES.iter().zip(r.gpr).enumerate() {
             write!(f, "  {name}={value:016x}{}", if n % 4 == 3 { "\n" } else { "" })?;
         }
         let (fcw, fsw, ftw) = r.fx.control();
-        writeln!(f, "  flags={} mxcsr={:x} fcw={fcw:x} fsw={fsw:x} ftw={ftw:02x}", flag_names(r.rflags), r.fx.mxcsr())?;
+        writeln!(
+            f,
+            "  flags={} mxcsr={:x} fcw={fcw:x} fsw={fsw:x} ftw={ftw:02x}",
+            flag_names(r.rflags),
+            r.fx.mxcsr()
+        )?;
         for n in 0..8 {
             let (sign_exponent, significand) = r.fx.st(n);
-            write!(f, "  st{n}={sign_exponent:04x}:{significand:016x}{}", if n % 4 == 3 { "\n" } else { "" })?;
+            write!(
+                f,
+                "  st{n}={sign_exponent:04x}:{significand:016x}{}",
+                if n % 4 == 3 { "\n" } else { "" }
+            )?;
         }
         for n in 0..16 {
             write!(f, "  xmm{n}={:032x}{}", r.fx.xmm(n), if n % 4 == 3 { "\n" } else { "" })?;
@@ -340,11 +366,8 @@ fn registers(random: &mut Random) -> Registers {
     for value in &mut gpr {
         *value = random.integer();
     }
-    gpr[RSP] = if random.once_in(16) {
-        target(random, 8)
-    } else {
-        WINDOW + 1024 + random.below(800) * 8
-    };
+    gpr[RSP] =
+        if random.once_in(16) { target(random, 8) } else { WINDOW + 1024 + random.below(800) * 8 };
     if random.once_in(4) {
         gpr[RBX] = gpr[RAX];
     }
@@ -381,7 +404,12 @@ fn registers(random: &mut Random) -> Registers {
 }
 
 /// A random instruction with this opcode.
-fn encode(code: Code, random: &mut Random, rip: u64, target: u64) -> Option<(Instruction, Vec<u8>)> {
+fn encode(
+    code: Code,
+    random: &mut Random,
+    rip: u64,
+    target: u64,
+) -> Option<(Instruction, Vec<u8>)> {
     let info = code.op_code();
     let mut i = Instruction::default();
     i.set_code(code);
@@ -428,7 +456,11 @@ fn operand(
             i.set_memory_displ_size(8);
             i.set_memory_displacement64(target);
         }
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem
+        K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::mm_or_mem
         | K::xmm_or_mem
             if random.once_in(2) =>
         {
@@ -438,18 +470,28 @@ fn operand(
             // AL to R15L lie after the four high bytes.
             register(i, n, Register::AL + random.below(20) as u32);
         }
-        K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => register(i, n, Register::AX + random.below(16) as u32),
-        K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode => register(i, n, Register::EAX + random.below(16) as u32),
-        K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode => register(i, n, Register::RAX + random.below(16) as u32),
-        K::mm_or_mem | K::mm_reg | K::mm_rm => register(i, n, Register::MM0 + random.below(8) as u32),
-        K::xmm_or_mem | K::xmm_reg | K::xmm_rm => register(i, n, Register::XMM0 + random.below(16) as u32),
-        K::al => register(i, n, Register::AL ),
-        K::cl => register(i, n, Register::CL ),
-        K::ax => register(i, n, Register::AX ),
-        K::dx => register(i, n, Register::DX ),
-        K::eax => register(i, n, Register::EAX ),
-        K::rax => register(i, n, Register::RAX ),
-        K::st0 => register(i, n, Register::ST0 ),
+        K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => {
+            register(i, n, Register::AX + random.below(16) as u32)
+        }
+        K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode => {
+            register(i, n, Register::EAX + random.below(16) as u32)
+        }
+        K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode => {
+            register(i, n, Register::RAX + random.below(16) as u32)
+        }
+        K::mm_or_mem | K::mm_reg | K::mm_rm => {
+            register(i, n, Register::MM0 + random.below(8) as u32)
+        }
+        K::xmm_or_mem | K::xmm_reg | K::xmm_rm => {
+            register(i, n, Register::XMM0 + random.below(16) as u32)
+        }
+        K::al => register(i, n, Register::AL),
+        K::cl => register(i, n, Register::CL),
+        K::ax => register(i, n, Register::AX),
+        K::dx => register(i, n, Register::DX),
+        K::eax => register(i, n, Register::EAX),
+        K::rax => register(i, n, Register::RAX),
+        K::st0 => register(i, n, Register::ST0),
         K::sti_opcode => register(i, n, Register::ST0 + random.below(8) as u32),
         K::imm8 => immediate(i, n, OpKind::Immediate8, random)?,
         K::imm8_const_1 => {

@@ -79,8 +79,7 @@ impl Guest {
         for (page, bytes) in PAGES.iter().zip(case.memory.chunks(4096)) {
             self.memory.write(Gpa(*page), bytes).expect("the window");
         }
-        let mut decoder =
-            Decoder::with_ip(64, &case.bytes, case.rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, &case.bytes, case.rip, DecoderOptions::NONE);
         let op = lower(&decoder.decode(), Mode::Long);
         let next = case.rip + case.bytes.len() as u64;
         let cpu = &mut self.vcpu.cpu;

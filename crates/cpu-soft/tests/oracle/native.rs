@@ -12,30 +12,32 @@ use crate::generate::Case;
 use crate::state::{CODE, Fx, GS_BASE, Outcome, Registers, Trap, WINDOW, WINDOW_LEN};
 
 /// Where the trampoline's data lies: below 2 GiB, so that it needs no register to reach it.
-const CONTEXT: u64 = 0x20a0_0000;
+const CONTEXT: u64 = 0x36b7_5000;
 
 /// The trampoline's data.
 #[repr(C)]
 struct Context {
-    gpr_in: [u64; 16],       // 0x000
-    rflags_in: u64,          // 0x080
-    host_rsp: u64,           // 0x088
-    entry: u64,              // 0x090
-    exit: u64,               // 0x098
-    running: u64,            // 0x0a0
-    vector: u64,             // 0x0a8
-    error: u64,              // 0x0b0
-    address: u64,            // 0x0b8
-    rip: u64,                // 0x0c0
-    padding: [u64; 7],       // 0x0c8
-    gpr_out: [u64; 16],      // 0x100
-    rflags_out: u64,         // 0x180
-    padding_out: [u64; 15],  // 0x188
-    fx_in: Fx,               // 0x200
-    fx_out: Fx,              // 0x400
-    fx_host: Fx,             // 0x600
+    gpr_in: [u64; 16],      // 0x000
+    rflags_in: u64,         // 0x080
+    host_rsp: u64,          // 0x088
+    entry: u64,             // 0x090
+    exit: u64,              // 0x098
+    running: u64,           // 0x0a0
+    vector: u64,            // 0x0a8
+    error: u64,             // 0x0b0
+    address: u64,           // 0x0b8
+    rip: u64,               // 0x0c0
+    padding: [u64; 7],      // 0x0c8
+    gpr_out: [u64; 16],     // 0x100
+    rflags_out: u64,        // 0x180
+    padding_out: [u64; 15], // 0x188
+    fx_in: Fx,              // 0x200
+    fx_out: Fx,             // 0x400
+    fx_host: Fx,            // 0x600
 }
 
+/// Where user addresses end.
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 const NO_TRAP: u64 = u64::MAX;
 
 std::arch::global_asm!(
@@ -48,51 +50,51 @@ std::arch::global_asm!(
     "push r13",
     "push r14",
     "push r15",
-    "mov qword ptr [0x20a00088], rsp",
-    "fxsave64 [0x20a00600]",
-    "fxrstor64 [0x20a00200]",
-    "push qword ptr [0x20a00080]",
+    "mov qword ptr [0x36b75088], rsp",
+    "fxsave64 [0x36b75600]",
+    "fxrstor64 [0x36b75200]",
+    "push qword ptr [0x36b75080]",
     "popfq",
-    "mov rax, qword ptr [0x20a00000]",
-    "mov rcx, qword ptr [0x20a00008]",
-    "mov rdx, qword ptr [0x20a00010]",
-    "mov rbx, qword ptr [0x20a00018]",
-    "mov rsp, qword ptr [0x20a00020]",
-    "mov rbp, qword ptr [0x20a00028]",
-    "mov rsi, qword ptr [0x20a00030]",
-    "mov rdi, qword ptr [0x20a00038]",
-    "mov r8,  qword ptr [0x20a00040]",
-    "mov r9,  qword ptr [0x20a00048]",
-    "mov r10, qword ptr [0x20a00050]",
-    "mov r11, qword ptr [0x20a00058]",
-    "mov r12, qword ptr [0x20a00060]",
-    "mov r13, qword ptr [0x20a00068]",
-    "mov r14, qword ptr [0x20a00070]",
-    "mov r15, qword ptr [0x20a00078]",
-    "jmp qword ptr [0x20a00090]",
+    "mov rax, qword ptr [0x36b75000]",
+    "mov rcx, qword ptr [0x36b75008]",
+    "mov rdx, qword ptr [0x36b75010]",
+    "mov rbx, qword ptr [0x36b75018]",
+    "mov rsp, qword ptr [0x36b75020]",
+    "mov rbp, qword ptr [0x36b75028]",
+    "mov rsi, qword ptr [0x36b75030]",
+    "mov rdi, qword ptr [0x36b75038]",
+    "mov r8,  qword ptr [0x36b75040]",
+    "mov r9,  qword ptr [0x36b75048]",
+    "mov r10, qword ptr [0x36b75050]",
+    "mov r11, qword ptr [0x36b75058]",
+    "mov r12, qword ptr [0x36b75060]",
+    "mov r13, qword ptr [0x36b75068]",
+    "mov r14, qword ptr [0x36b75070]",
+    "mov r15, qword ptr [0x36b75078]",
+    "jmp qword ptr [0x36b75090]",
     "riad_oracle_exit:",
-    "mov qword ptr [0x20a00100], rax",
-    "mov qword ptr [0x20a00108], rcx",
-    "mov qword ptr [0x20a00110], rdx",
-    "mov qword ptr [0x20a00118], rbx",
-    "mov qword ptr [0x20a00120], rsp",
-    "mov qword ptr [0x20a00128], rbp",
-    "mov qword ptr [0x20a00130], rsi",
-    "mov qword ptr [0x20a00138], rdi",
-    "mov qword ptr [0x20a00140], r8",
-    "mov qword ptr [0x20a00148], r9",
-    "mov qword ptr [0x20a00150], r10",
-    "mov qword ptr [0x20a00158], r11",
-    "mov qword ptr [0x20a00160], r12",
-    "mov qword ptr [0x20a00168], r13",
-    "mov qword ptr [0x20a00170], r14",
-    "mov qword ptr [0x20a00178], r15",
-    "mov rsp, qword ptr [0x20a00088]",
+    "mov qword ptr [0x36b75100], rax",
+    "mov qword ptr [0x36b75108], rcx",
+    "mov qword ptr [0x36b75110], rdx",
+    "mov qword ptr [0x36b75118], rbx",
+    "mov qword ptr [0x36b75120], rsp",
+    "mov qword ptr [0x36b75128], rbp",
+    "mov qword ptr [0x36b75130], rsi",
+    "mov qword ptr [0x36b75138], rdi",
+    "mov qword ptr [0x36b75140], r8",
+    "mov qword ptr [0x36b75148], r9",
+    "mov qword ptr [0x36b75150], r10",
+    "mov qword ptr [0x36b75158], r11",
+    "mov qword ptr [0x36b75160], r12",
+    "mov qword ptr [0x36b75168], r13",
+    "mov qword ptr [0x36b75170], r14",
+    "mov qword ptr [0x36b75178], r15",
+    "mov rsp, qword ptr [0x36b75088]",
     "pushfq",
-    "pop qword ptr [0x20a00180]",
+    "pop qword ptr [0x36b75180]",
     "cld",
-    "fxsave64 [0x20a00400]",
-    "fxrstor64 [0x20a00600]",
+    "fxsave64 [0x36b75400]",
+    "fxrstor64 [0x36b75600]",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -242,8 +244,8 @@ impl Native {
                 rip = c.rip;
             } else {
                 rip = c.rip;
-                // Linux hides whether kernel addresses are mapped by always saying so.
-                let hidden = u64::from(c.address >> 63 != 0);
+                // Linux hides whether its own addresses are mapped by always saying so.
+                let hidden = u64::from(c.address >= TASK_SIZE);
                 let page = (c.vector == 14).then_some(((c.error & !hidden) as u16, c.address));
                 fault = Some(Trap { vector: c.vector as u8, page });
             }

@@ -115,4 +115,12 @@ impl Random {
         }
         (field | (self.below(2) as u16) << 15, significand)
     }
+
+    /// Fills with random bytes.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        for cell in bytes.chunks_mut(8) {
+            let bits = self.bits().to_le_bytes();
+            cell.copy_from_slice(&bits[..cell.len()]);
+        }
+    }
 }

@@ -83,6 +83,15 @@ fn is_special(code: Code, operand: u32) -> bool {
     use iced_x86::OpCodeOperandKind as K;
     matches!(
         code.op_code().op_kind(operand),
-        K::seg_reg | K::cr_reg | K::dr_reg | K::tr_reg | K::es | K::cs | K::ss | K::ds | K::fs | K::gs
+        K::seg_reg
+            | K::cr_reg
+            | K::dr_reg
+            | K::tr_reg
+            | K::es
+            | K::cs
+            | K::ss
+            | K::ds
+            | K::fs
+            | K::gs
     )
 }

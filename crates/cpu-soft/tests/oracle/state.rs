@@ -11,8 +11,8 @@ pub(crate) const WINDOW_PAGES: usize = 3;
 pub(crate) const WINDOW_LEN: usize = WINDOW_PAGES * 4096;
 /// Its linear address, on both sides. The pages around it are not mapped.
 pub(crate) const WINDOW: u64 = 0x2000_0000;
-/// Linear address of the page that instructions lie in.
-pub(crate) const CODE: u64 = 0x2080_0000;
+/// Linear address of the page that instructions lie in: no round distance from the window.
+pub(crate) const CODE: u64 = 0x35a6_3000;
 /// Base of GS, on both sides.
 pub(crate) const GS_BASE: u64 = 0x1000_0000;
 /// The status flags and DF.
@@ -132,7 +132,11 @@ pub(crate) fn difference(case: &Case, theirs: &Outcome, ours: &Outcome) -> Strin
     }
     for n in 0..16 {
         if a.fx.xmm(n) != b.fx.xmm(n) {
-            differ(&format!("xmm{n}"), format!("{:#034x}", a.fx.xmm(n)), format!("{:#034x}", b.fx.xmm(n)));
+            differ(
+                &format!("xmm{n}"),
+                format!("{:#034x}", a.fx.xmm(n)),
+                format!("{:#034x}", b.fx.xmm(n)),
+            );
         }
     }
     if a.fx.mxcsr() != b.fx.mxcsr() {
@@ -142,7 +146,11 @@ pub(crate) fn difference(case: &Case, theirs: &Outcome, ours: &Outcome) -> Strin
     let ((ac, asw, at), (bc, bsw, bt)) = (a.fx.control(), b.fx.control());
     let skip = undefined::x87_after_fault(case, theirs.fault);
     if !skip && (ac, asw & status, at) != (bc, bsw & status, bt) {
-        differ("fcw, fsw, ftw", format!("{:04x?}", (ac, asw, at)), format!("{:04x?}", (bc, bsw, bt)));
+        differ(
+            "fcw, fsw, ftw",
+            format!("{:04x?}", (ac, asw, at)),
+            format!("{:04x?}", (bc, bsw, bt)),
+        );
     }
     for n in 0..8 {
         if skip {
@@ -155,7 +163,11 @@ pub(crate) fn difference(case: &Case, theirs: &Outcome, ours: &Outcome) -> Strin
     if theirs.memory != ours.memory && !undefined::memory_after_fault(case, theirs.fault) {
         for (n, (a, b)) in theirs.memory.iter().zip(ours.memory.iter()).enumerate() {
             if a != b && !undefined::byte(case, n) {
-                differ(&format!("[{:#x}]", WINDOW + n as u64), format!("{a:02x}"), format!("{b:02x}"));
+                differ(
+                    &format!("[{:#x}]", WINDOW + n as u64),
+                    format!("{a:02x}"),
+                    format!("{b:02x}"),
+                );
             }
         }
     }

@@ -48,7 +48,11 @@ pub(crate) fn flags(case: &Case) -> u64 {
 pub(crate) fn destination(case: &Case) -> bool {
     use Mnemonic as M;
     let i = &case.instruction;
-    let size = if i.op0_kind() == OpKind::Memory { i.memory_size().size() } else { i.op0_register().size() };
+    let size = if i.op0_kind() == OpKind::Memory {
+        i.memory_size().size()
+    } else {
+        i.op0_register().size()
+    };
     match i.mnemonic() {
         M::Shld | M::Shrd => !*STRICT && size == 2 && count(case) > 16,
         M::Bswap => !*STRICT && size == 2,
@@ -59,7 +63,11 @@ pub(crate) fn destination(case: &Case) -> bool {
 /// The masked count of a shift.
 fn count(case: &Case) -> u64 {
     let i = &case.instruction;
-    let size = if i.op0_kind() == OpKind::Memory { i.memory_size().size() } else { i.op0_register().size() };
+    let size = if i.op0_kind() == OpKind::Memory {
+        i.memory_size().size()
+    } else {
+        i.op0_register().size()
+    };
     let last = i.op_count() - 1;
     let count = match i.op_kind(last) {
         OpKind::Register => case.registers.gpr[1],
@@ -87,14 +95,24 @@ pub(crate) fn x87_status(case: &Case) -> u16 {
     }
     rounding
         | match case.instruction.mnemonic() {
-        M::Fsin | M::Fcos | M::Fsincos | M::Fptan => C0 | C3,
-        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip | M::Fcmovb | M::Fcmovbe | M::Fcmove
-        | M::Fcmovnb | M::Fcmovnbe | M::Fcmovne | M::Fcmovnu | M::Fcmovu | M::Ffree | M::Ffreep => {
-            C0 | C1 | C2 | C3
+            M::Fsin | M::Fcos | M::Fsincos | M::Fptan => C0 | C3,
+            M::Fcomi
+            | M::Fcomip
+            | M::Fucomi
+            | M::Fucomip
+            | M::Fcmovb
+            | M::Fcmovbe
+            | M::Fcmove
+            | M::Fcmovnb
+            | M::Fcmovnbe
+            | M::Fcmovne
+            | M::Fcmovnu
+            | M::Fcmovu
+            | M::Ffree
+            | M::Ffreep => C0 | C1 | C2 | C3,
+            M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fpatan => C0 | C2 | C3,
+            _ => 0,
         }
-        M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fpatan => C0 | C2 | C3,
-        _ => 0,
-    }
 }
 
 /// Whether two x87 registers are the same as far as is promised: transcendental functions may
@@ -146,14 +164,16 @@ pub(crate) fn same_fault(case: &Case, theirs: Option<Trap>, ours: Option<Trap>) 
 }
 
 /// Whether memory says nothing after this fault: a processor may have stored the first part of a
-/// long operand; we do not.
+/// long operand, or the return address of a call to nowhere; we do not.
 pub(crate) fn memory_after_fault(case: &Case, fault: Option<Trap>) -> bool {
-    fault.is_some() && transfers_many(case)
+    let call = case.instruction.mnemonic() == Mnemonic::Call;
+    fault.is_some() && (call || transfers_many(case))
 }
 
 /// Whether x87 registers say nothing after this fault: MMX instructions that fault may already have
 /// switched from x87 to MMX (SDM 1, 9.5.1); we have not.
 pub(crate) fn x87_after_fault(case: &Case, fault: Option<Trap>) -> bool {
     let i = &case.instruction;
-    fault.is_some() && (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
+    fault.is_some()
+        && (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
 }

@@ -216,6 +216,12 @@ impl LapicState {
     /// The state after RESET for this APIC id; id 0 is the bootstrap processor.
     #[must_use]
     pub fn reset(id: u32) -> Self {
+        let mut lvt = [LVT_MASKED; 6];
+        if id == 0 {
+            // Virtual wire mode, as firmware leaves it: the 8259's interrupts pass through LINT0
+            // (MultiProcessor Specification 1.4, 3.6.2.2).
+            lvt[LVT_LINT0] = 7 << 8;
+        }
         Self {
             base: BASE_RESET | if id == 0 { BASE_BSP } else { 0 },
             id,
@@ -229,7 +235,7 @@ impl LapicState {
             esr: 0,
             esr_pending: 0,
             icr: 0,
-            lvt: [LVT_MASKED; 6],
+            lvt,
             timer_initial: 0,
             timer_divide: 0,
             timer_start: None,
@@ -261,6 +267,14 @@ impl Lapic {
     pub fn init(&mut self) {
         let base = self.s.base;
         self.s = LapicState { base, ..LapicState::reset(self.s.id) };
+        if self.x2apic() {
+            self.s.ldr = self.x2apic_ldr();
+        }
+    }
+
+    /// The logical id that x2APIC mode derives from the APIC id (SDM 3A, 11.12.10.2).
+    fn x2apic_ldr(&self) -> u32 {
+        (self.s.id >> 4) << 16 | 1 << (self.s.id & 15)
     }
 
     /// IA32_APIC_BASE.
@@ -303,12 +317,14 @@ impl Lapic {
         }
         self.s.base = value & !BASE_BSP | self.s.base & BASE_BSP;
         if self.x2apic() && !was_x2 {
-            self.s.ldr = (self.s.id >> 4) << 16 | 1 << (self.s.id & 15);
+            self.s.ldr = self.x2apic_ldr();
         }
         Ok(())
     }
 
-    fn software_enabled(&self) -> bool {
+    /// Whether it takes interrupts: enabled in IA32_APIC_BASE and in the spurious-vector register.
+    #[must_use]
+    pub fn software_enabled(&self) -> bool {
         self.enabled() && self.s.svr & 1 << 8 != 0
     }
 

@@ -1,5 +1,6 @@
 //! x86-64.
 
+mod check;
 pub mod lapic;
 pub mod model;
 pub mod msr;

@@ -5,6 +5,8 @@
 //! The vendor is Intel's because kernels take the time stamp counter's frequency from leaf 0x15 on
 //! no other; family 6, model 44 has no erratum that kernels work around in ways that cost.
 
+use super::{cr0, cr4, efer};
+
 /// Family 6, model 44, stepping 2: what CPUID leaf 1 has in EAX and RESET leaves in EDX.
 pub const SIGNATURE: u32 = 0x0002_06c2;
 
@@ -16,6 +18,39 @@ pub const XSAVE_SIZE: u32 = 576;
 
 /// XCR0 bits a guest may set: x87 and SSE.
 pub const XCR0_SUPPORTED: u64 = 3;
+
+/// CR0 bits a guest may set.
+pub const CR0_SUPPORTED: u64 = cr0::PE
+    | cr0::MP
+    | cr0::EM
+    | cr0::TS
+    | cr0::ET
+    | cr0::NE
+    | cr0::WP
+    | cr0::AM
+    | cr0::NW
+    | cr0::CD
+    | cr0::PG;
+
+/// CR4 bits a guest may set.
+pub const CR4_SUPPORTED: u64 = cr4::TSD
+    | cr4::DE
+    | cr4::PSE
+    | cr4::PAE
+    | cr4::MCE
+    | cr4::PGE
+    | cr4::PCE
+    | cr4::OSFXSR
+    | cr4::OSXMMEXCPT
+    | cr4::UMIP
+    | cr4::FSGSBASE
+    | cr4::PCIDE
+    | cr4::OSXSAVE
+    | cr4::SMEP
+    | cr4::SMAP;
+
+/// IA32_EFER bits a guest may set.
+pub const EFER_SUPPORTED: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
 
 /// What CPUID's answer depends on besides the model.
 #[derive(Debug, Clone, Copy)]

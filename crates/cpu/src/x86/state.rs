@@ -373,6 +373,10 @@ pub struct Events {
     pub nmi_blocked: bool,
     /// Debug-trap causes (DR6 bits) to be delivered before the next instruction.
     pub pending_debug: u64,
+    /// An INIT arrived and was not taken yet.
+    pub init_pending: bool,
+    /// A start-up IPI with this vector arrived and was not taken yet.
+    pub start_up_pending: Option<u8>,
 }
 
 /// Everything there is to know about one processor between two instructions.

@@ -44,10 +44,7 @@ fn another_release_comes_from_the_same_mirror() {
     let host = host(&[("sources.list.d/debian.sources", DEB822)]);
     let plan = host.plan(Some(Suite::Trixie), None).expect("a plan");
     let list: Vec<_> = plan.archives.iter().map(|a| (a.suite.as_str(), a.optional)).collect();
-    assert_eq!(
-        list,
-        [("trixie", false), ("trixie-updates", true), ("trixie-security", true)]
-    );
+    assert_eq!(list, [("trixie", false), ("trixie-updates", true), ("trixie-security", true)]);
     let plan = host.plan(Some(Suite::Sid), None).expect("a plan");
     assert_eq!(plan.archives.len(), 1);
 }
@@ -74,10 +71,9 @@ fn one_line_sources_with_options_give_a_plan() {
 
 #[test]
 fn a_host_that_is_not_debian_is_told_what_to_pass() {
-    for files in [
-        &[][..],
-        &[("sources.list", "deb http://mirror.test/ubuntu noble main universe\n")][..],
-    ] {
+    for files in
+        [&[][..], &[("sources.list", "deb http://mirror.test/ubuntu noble main universe\n")][..]]
+    {
         let error = host(files).plan(None, None).expect_err("no mirror").to_string();
         assert!(error.contains("--mirror") && error.contains("RIAD_DEBIAN_MIRROR"), "{error}");
     }

@@ -202,9 +202,9 @@ fn plan_from_mirror(suite: Suite, mirror: &str) -> Result<Plan, AptError> {
 }
 
 fn is_http(uri: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| {
-        uri.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme))
-    })
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| uri.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme)))
 }
 
 /// Files of a directory whose extension is in `extensions` (`""` is none), by name, as apt reads

@@ -31,10 +31,8 @@ impl SignedBy {
         if !paragraph.get("Signed-By").is_some_and(|v| v.contains("BEGIN PGP")) {
             return Self::from_words(paragraph.words("Signed-By"));
         }
-        let lines: Vec<&str> = paragraph
-            .lines("Signed-By")
-            .map(|line| if line == "." { "" } else { line })
-            .collect();
+        let lines: Vec<&str> =
+            paragraph.lines("Signed-By").map(|line| if line == "." { "" } else { line }).collect();
         Self::Inline(lines.join("\n") + "\n")
     }
 }
@@ -84,9 +82,9 @@ fn one_line(line: &str) -> Option<SourceEntry> {
 pub fn parse_deb822_sources(text: &str) -> Vec<SourceEntry> {
     let mut entries = Vec::new();
     for paragraph in Paragraphs::new(text).map_while(Result::ok) {
-        let is_disabled = paragraph
-            .get("Enabled")
-            .is_some_and(|v| matches!(v.trim().to_ascii_lowercase().as_str(), "no" | "false" | "0"));
+        let is_disabled = paragraph.get("Enabled").is_some_and(|v| {
+            matches!(v.trim().to_ascii_lowercase().as_str(), "no" | "false" | "0")
+        });
         if is_disabled || !paragraph.words("Types").any(|t| t == "deb") {
             continue;
         }

@@ -19,10 +19,8 @@ pub fn decompress<'a>(
         "" => Box::new(raw),
         ".gz" => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
         ".xz" => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(
-                MEMORY,
-                liblzma::stream::CONCATENATED,
-            )?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(raw, stream))
         }
         ".zst" => {

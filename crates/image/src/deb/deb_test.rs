@@ -8,7 +8,10 @@ use super::*;
 pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = b"!<arch>\n".to_vec();
     for (name, content) in members {
-        bytes.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).bytes());
+        bytes.extend(
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len())
+                .bytes(),
+        );
         bytes.extend(*content);
         if content.len() % 2 == 1 {
             bytes.push(b'\n');
@@ -54,7 +57,8 @@ fn file(bytes: &[u8]) -> File {
 #[test]
 fn packages_of_every_compression_are_read() {
     for extension in ["", ".gz", ".xz", ".zst"] {
-        let control = compress(&tar_of(&[("./control", b"Package: a\n"), ("./postinst", b"#!")]), extension);
+        let control =
+            compress(&tar_of(&[("./control", b"Package: a\n"), ("./postinst", b"#!")]), extension);
         let data = compress(&tar_of(&[("./usr/bin/a", b"program")]), extension);
         let bytes = ar(&[
             ("debian-binary", b"2.0\n"),
@@ -85,11 +89,8 @@ fn what_is_no_package_is_refused() {
         assert!(Deb::open(file(&ar(members))).is_err());
     }
     assert!(Deb::open(file(b"")).is_err());
-    let unknown = ar(&[
-        ("debian-binary", b"2.0\n"),
-        ("control.tar.lz", &control),
-        ("data.tar.lz", b""),
-    ]);
+    let unknown =
+        ar(&[("debian-binary", b"2.0\n"), ("control.tar.lz", &control), ("data.tar.lz", b"")]);
     let error = Deb::open(file(&unknown)).expect("opens").control().expect_err("unknown");
     assert!(error.to_string().contains("control.tar.lz"), "{error}");
 }

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
+use crate::error::disk_full_advice;
+
 pub use ar::{ArMember, read_members};
 pub use compression::{Bounded, decompress};
 
@@ -18,7 +20,7 @@ pub use compression::{Bounded, decompress};
 #[non_exhaustive]
 pub enum DebError {
     /// Reading failed, or a decompressor met damage.
-    #[error("{0}")]
+    #[error("{}{}", .0, disk_full_advice(.0))]
     Io(#[from] io::Error),
     /// Not a Debian package, or one of an unknown version.
     #[error("it is not a Debian package: {0}")]
@@ -97,7 +99,8 @@ impl Deb {
     pub fn control(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DebError> {
         let mut files = BTreeMap::new();
         let member = self.control.clone();
-        let mut archive = tar::Archive::new(self.member(&member, "control archive", limits::CONTROL)?);
+        let mut archive =
+            tar::Archive::new(self.member(&member, "control archive", limits::CONTROL)?);
         for entry in archive.entries()? {
             let mut entry = entry?;
             if !entry.header().entry_type().is_file() {

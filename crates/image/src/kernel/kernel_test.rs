@@ -40,7 +40,9 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn tree() -> RootFs {
-    let mut rootfs = RootFs::new(&std::env::temp_dir(), 0).expect("a spool");
+    // The spool is a nameless file: it outlives the directory it was made in.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut rootfs = RootFs::new(directory.path(), 0).expect("a spool");
     let files: [(&str, Vec<u8>); 6] = [
         ("kernel/a-b.ko", module(&["license=GPL", "depends=c,d-e,in-built"])),
         ("kernel/c.ko.xz", xz(&module(&["depends=d_e", "softdep=pre: soft absent post: late"]))),

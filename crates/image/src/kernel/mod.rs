@@ -24,7 +24,7 @@ pub enum KernelError {
         looked: String,
     },
     /// The package has no kernel image.
-    #[error("the kernel package {package} has no kernel image in /boot")]
+    #[error("the kernel package {package} has no kernel image")]
     NoImage {
         /// The package.
         package: String,
@@ -62,8 +62,7 @@ pub enum KernelError {
 pub fn kernel_packages(set: &PackageSet) -> Result<Vec<&Package>, KernelError> {
     let arch = set.arch();
     let names = [format!("linux-image-cloud-{arch}"), format!("linux-image-{arch}")];
-    let missing =
-        || KernelError::NoPackage { arch: arch.to_owned(), looked: names.join(" and ") };
+    let missing = || KernelError::NoPackage { arch: arch.to_owned(), looked: names.join(" and ") };
     let meta = names.iter().find_map(|name| set.get(name)).ok_or_else(missing)?;
     // From the metapackage to whatever has files: its dependencies among kernel packages.
     let mut found: Vec<&Package> = Vec::new();
@@ -71,7 +70,7 @@ pub fn kernel_packages(set: &PackageSet) -> Result<Vec<&Package>, KernelError> {
     let mut queue = vec![meta];
     while let Some(package) = queue.pop() {
         for relation in package.depends(arch)?.iter().filter_map(|g| g.alternatives.first()) {
-            let is_kernel = ["linux-image-", "linux-modules-", "linux-binary-"]
+            let is_kernel = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"]
                 .iter()
                 .any(|prefix| relation.name.starts_with(prefix));
             if let Some(next) = set.get(&relation.name).filter(|_| is_kernel)

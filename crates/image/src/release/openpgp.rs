@@ -38,9 +38,7 @@ impl Keyring {
     pub fn read_default() -> Result<Self, ReleaseError> {
         match Self::DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
             Some(path) => Self::read(&[path.to_owned()]),
-            None => {
-                Err(ReleaseError::MissingKeyring { looked: Self::DEFAULT_FILES.join(" and ") })
-            }
+            None => Err(ReleaseError::MissingKeyring { looked: Self::DEFAULT_FILES.join(" and ") }),
         }
     }
 
@@ -266,10 +264,7 @@ fn self_signature(certificate: &SignedPublicKey) -> Option<&Signature> {
 }
 
 /// Whether the certificate as a whole is good at a time.
-fn check_certificate<'a>(
-    certificate: &'a SignedPublicKey,
-    at: u64,
-) -> Result<&'a Signature, &'static str> {
+fn check_certificate(certificate: &SignedPublicKey, at: u64) -> Result<&Signature, &'static str> {
     let key = &certificate.primary_key;
     let is_revoked = certificate.details.revocation_signatures.iter().any(|signature| {
         signature.typ() == Some(SignatureType::KeyRevocation) && signature.verify_key(key).is_ok()
@@ -313,7 +308,8 @@ fn subkey_may_sign(
     let primary = &certificate.primary_key;
     check_certificate(certificate, at)?;
     let is_bound = |s: &&Signature| s.verify_subkey_binding(primary, &subkey.key).is_ok();
-    let of = |kind| subkey.signatures.iter().filter(move |s| s.typ() == Some(kind)).filter(is_bound);
+    let of =
+        |kind| subkey.signatures.iter().filter(move |s| s.typ() == Some(kind)).filter(is_bound);
     if of(SignatureType::SubkeyRevocation).next().is_some() {
         return Err("the subkey was revoked");
     }

@@ -44,11 +44,7 @@ fn generate(kind: KeyType, subkey_signs: bool, seed: u64) -> SignedSecretKey {
         .can_encrypt(EncryptionCaps::None)
         .primary_user_id("Archive <archive@mirror.test>".to_owned())
         .subkey(subkey);
-    params
-        .build()
-        .expect("parameters")
-        .generate(StdRng::seed_from_u64(seed))
-        .expect("a key")
+    params.build().expect("parameters").generate(StdRng::seed_from_u64(seed)).expect("a key")
 }
 
 fn ed25519() -> &'static SignedSecretKey {
@@ -213,8 +209,10 @@ fn unsigned_files_are_refused_but_can_be_read_without_verification() {
 
 #[test]
 fn release_files_are_read() {
-    let release = Release::parse(&TEXT.replace("- a line", "X-A")
-        .replace("X-A that begins with a dash", "X-Dash")).expect("well formed");
+    let release = Release::parse(
+        &TEXT.replace("- a line", "X-A").replace("X-A that begins with a dash", "X-Dash"),
+    )
+    .expect("well formed");
     assert_eq!((release.origin.as_str(), release.codename.as_str()), ("Debian", "trixie"));
     assert_eq!(release.date, 1_783_764_997);
     assert_eq!(release.valid_until, Some(1_783_764_997 + 86_400));
@@ -239,7 +237,14 @@ fn dates_are_read() {
     assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 UTC"), Some(0));
     assert_eq!(parse_date("Thu, 29 Feb 2024 12:34:56 UTC"), Some(1_709_210_096));
     assert_eq!(parse_date("11 Jul 2026 10:16:37 +0000"), Some(1_783_764_997));
-    for bad in ["", "x", "Sat, 11 Jul 2026 10:16:37 CEST", "0 Jan 2026 1:1:1 UTC", "1 Foo 2026 1:1:1 UTC", "1 Jan 99999999999999 1:1:1 UTC"] {
+    for bad in [
+        "",
+        "x",
+        "Sat, 11 Jul 2026 10:16:37 CEST",
+        "0 Jan 2026 1:1:1 UTC",
+        "1 Foo 2026 1:1:1 UTC",
+        "1 Jan 99999999999999 1:1:1 UTC",
+    ] {
         assert_eq!(parse_date(bad), None, "{bad}");
     }
 }

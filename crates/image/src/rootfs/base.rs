@@ -102,7 +102,8 @@ pub fn add_base_files(
 /// The guest's package sources, in deb822 style.
 fn sources(rootfs: &RootFs, archives: &[Archive]) -> String {
     const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring";
-    let extension = if rootfs.tree.get(&format!("{KEYRING}.pgp")).is_some() { "pgp" } else { "gpg" };
+    let extension =
+        if rootfs.tree.get(&format!("{KEYRING}.pgp")).is_some() { "pgp" } else { "gpg" };
     let mut text = String::new();
     for archive in archives {
         if !text.is_empty() {

@@ -60,8 +60,7 @@ impl DpkgDatabase {
             .filter(|a| a == arch || a == "all")
             .ok_or(DebError::Format("it is for another architecture"))?;
         let is_same = control_field(control, "Multi-Arch").as_deref() == Some("same");
-        let file_name =
-            if is_same { format!("{name}:{architecture}") } else { name.clone() };
+        let file_name = if is_same { format!("{name}:{architecture}") } else { name.clone() };
 
         let mut info: BTreeMap<String, Vec<u8>> = control
             .iter()
@@ -196,8 +195,7 @@ fn interests(file: Option<&Vec<u8>>) -> Vec<(String, bool)> {
             let what = words.next()?;
             let is_path = what.starts_with('/');
             // A name becomes the name of a file, next to dpkg's own.
-            let is_sound =
-                is_path || is_package_name(what) && !TRIGGER_FILES.contains(&what);
+            let is_sound = is_path || is_package_name(what) && !TRIGGER_FILES.contains(&what);
             (is_sound && words.next().is_none()).then(|| (what.to_owned(), no_await))
         })
         .collect()
@@ -212,8 +210,9 @@ fn status(control: &str, is_configured: bool, conffiles: &[(String, String)]) ->
         if !line.starts_with([' ', '\t']) {
             let name = line.split(':').next().unwrap_or("");
             // dpkg writes these itself; a package has no say in them.
-            skip = ["status", "conffiles", "config-version", "triggers-pending", "triggers-awaited"]
-                .contains(&name.to_ascii_lowercase().as_str());
+            skip =
+                ["status", "conffiles", "config-version", "triggers-pending", "triggers-awaited"]
+                    .contains(&name.to_ascii_lowercase().as_str());
             if name.eq_ignore_ascii_case("Description") && !conffiles.is_empty() {
                 out.push_str("Conffiles:\n");
                 for (path, md5) in conffiles {

@@ -138,8 +138,10 @@ impl Tree {
     /// A tree with an empty root directory.
     #[must_use]
     pub fn new(mtime: u64) -> Self {
-        let root =
-            Node { attributes: Attributes::root(0o755, mtime), kind: Kind::Directory(BTreeMap::new()) };
+        let root = Node {
+            attributes: Attributes::root(0o755, mtime),
+            kind: Kind::Directory(BTreeMap::new()),
+        };
         Self { nodes: vec![root] }
     }
 

@@ -59,7 +59,7 @@ pub fn unpack_package(
 ) -> Result<(), DebError> {
     let control = deb.control()?;
     let conffiles = conffiles(&control);
-    let unpacked = unpack(rootfs, deb, &conffiles, &|path| !is_excluded(path))?;
+    let unpacked = unpack(rootfs, deb, &conffiles)?;
     let conffiles: Vec<(String, String)> = conffiles
         .into_iter()
         .filter_map(|path| {
@@ -70,7 +70,8 @@ pub fn unpack_package(
     database.add(&control, &unpacked.paths, &conffiles, arch)
 }
 
-/// Unpacks a kernel package: its modules go into the tree, its image is handed back. Modules are
+/// Unpacks a kernel package: its modules go into the tree, its image is handed back
+/// by its version. Modules are
 /// stored as they are loaded, not compressed, so that no guest has to unpack them. The package
 /// itself is not entered into dpkg's database: as a package it would ask for an initramfs builder,
 /// and have the guest build one, which Riad has no use for.
@@ -83,20 +84,19 @@ pub fn unpack_kernel(
     deb: &mut Deb,
 ) -> Result<BTreeMap<String, Vec<u8>>, DebError> {
     let mut images = BTreeMap::new();
-    let is_modules = |path: &str| {
-        ["lib/modules/", "usr/lib/modules/"].iter().any(|prefix| path.starts_with(prefix))
-    };
     let mut data = deb.data()?;
     let mut count = 0;
     for entry in data.entries()? {
         let mut entry = entry?;
         let path = entry_path(&entry)?;
         count_entry(&mut count)?;
-        if path.starts_with("boot/vmlinu") && entry.header().entry_type().is_file() {
+        if let Some(version) = kernel_version(&path)
+            && entry.header().entry_type().is_file()
+        {
             let mut image = Vec::new();
             entry.read_to_end(&mut image)?;
-            images.insert(path, image);
-        } else if is_modules(&path) {
+            images.insert(version.to_owned(), image);
+        } else if path.trim_start_matches("usr/").starts_with("lib/modules/") {
             match path.rsplit_once(".ko.") {
                 Some((stem, extension)) if entry.header().entry_type().is_file() => {
                     let attributes = attributes(&path, entry.header())?;
@@ -113,17 +113,17 @@ pub fn unpack_kernel(
     Ok(images)
 }
 
-/// Unpacks a package's files that `keep` says yes to, and nothing else of it.
-///
-/// # Errors
-///
-/// The package is damaged.
-pub fn unpack_data(
-    rootfs: &mut RootFs,
-    deb: &mut Deb,
-    keep: &dyn Fn(&str) -> bool,
-) -> Result<(), DebError> {
-    unpack(rootfs, deb, &[], keep).map(|_| ())
+/// The version of the kernel whose image lies at a path: `boot/vmlinuz-VERSION`, or since Debian 14
+/// `usr/lib/modules/VERSION/vmlinuz`. Some architectures leave the image unpacked: `vmlinux`.
+fn kernel_version(path: &str) -> Option<&str> {
+    let version = match path.strip_prefix("boot/vmlinu") {
+        Some(rest) => rest.strip_prefix("z-").or_else(|| rest.strip_prefix("x-"))?,
+        None => {
+            let (version, file) = path.strip_prefix("usr/lib/modules/")?.split_once('/')?;
+            matches!(file, "vmlinuz" | "vmlinux").then_some(version)?
+        }
+    };
+    (!version.is_empty() && !version.contains('/')).then_some(version)
 }
 
 /// The configuration files a package names, without those it wants removed.
@@ -137,12 +137,7 @@ fn conffiles(control: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         .collect()
 }
 
-fn unpack(
-    rootfs: &mut RootFs,
-    deb: &mut Deb,
-    conffiles: &[String],
-    keep: &dyn Fn(&str) -> bool,
-) -> Result<Unpacked, DebError> {
+fn unpack(rootfs: &mut RootFs, deb: &mut Deb, conffiles: &[String]) -> Result<Unpacked, DebError> {
     let mut unpacked = Unpacked { paths: Vec::new(), md5: HashMap::new() };
     let mut data = deb.data()?;
     let mut count = 0;
@@ -151,7 +146,7 @@ fn unpack(
         let path = entry_path(&entry)?;
         count_entry(&mut count)?;
         unpacked.paths.push(path.clone());
-        if !keep(&path) {
+        if is_excluded(&path) {
             continue;
         }
         let is_conffile = conffiles.iter().any(|c| c.trim_start_matches('/') == path);
@@ -169,10 +164,7 @@ fn unpack(
 fn count_entry(count: &mut usize) -> Result<(), DebError> {
     *count += 1;
     if *count > limits::ENTRIES {
-        return Err(DebError::TooLarge {
-            what: "list of entries",
-            limit: limits::ENTRIES as u64,
-        });
+        return Err(DebError::TooLarge { what: "list of entries", limit: limits::ENTRIES as u64 });
     }
     Ok(())
 }

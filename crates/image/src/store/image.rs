@@ -81,9 +81,8 @@ impl ImageMeta {
         if self.schema > SCHEMA {
             return Err(format!("it was made by a newer Riad (format {})", self.schema));
         }
-        let is_plain = |name: &str| {
-            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
-        };
+        let is_plain =
+            |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
         if !self.modules.iter().all(|name| is_plain(name)) {
             return Err("image.json has a module with an impossible name".to_owned());
         }
@@ -102,8 +101,7 @@ impl Image {
     ///
     /// [`Error::Damaged`], saying what is wrong.
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        let damaged =
-            |reason: String| Error::Damaged { path: directory.to_owned(), reason };
+        let damaged = |reason: String| Error::Damaged { path: directory.to_owned(), reason };
         let text = fs::read(directory.join(META))
             .map_err(|error| damaged(format!("{META} cannot be read: {error}")))?;
         let meta: ImageMeta = serde_json::from_slice(&text)

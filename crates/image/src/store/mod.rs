@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use image::{KERNEL, MODULES, ROOTFS};
 pub use image::{FileRecord, Image, ImageMeta, PackageRecord};
+pub(crate) use image::{KERNEL, MODULES, ROOTFS};
 pub use work::{NameLock, WorkDir};
 
 use crate::error::Error;
@@ -203,12 +203,7 @@ impl Store {
     }
 
     /// Puts a finished image into its place and gives it names.
-    pub(crate) fn commit(
-        &self,
-        work: WorkDir,
-        id: &str,
-        keys: &[String],
-    ) -> Result<Image, Error> {
+    pub(crate) fn commit(&self, work: WorkDir, id: &str, keys: &[String]) -> Result<Image, Error> {
         let place = self.directory("images").join(id);
         if Image::open(&place).is_err() {
             // What may be there is damaged.

@@ -86,7 +86,8 @@ impl Store {
         // Nobody else may begin work under one of these names, so the guard is not needed on.
         drop(guard);
         for path in stale {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             if let Err(error) = removed
                 && error.kind() != io::ErrorKind::NotFound
             {

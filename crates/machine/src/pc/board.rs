@@ -343,7 +343,7 @@ impl PortDevice for PciPorts {
         if offset == Self::RESET {
             lock(&self.reset).port_read(port::RESET_CONTROL, data);
         } else {
-            lock(&self.config).port_read(offset, data);
+            lock(&self.config).port_read(port::PCI_ADDRESS + offset, data);
         }
     }
 
@@ -351,7 +351,7 @@ impl PortDevice for PciPorts {
         if offset == Self::RESET {
             lock(&self.reset).port_write(port::RESET_CONTROL, data);
         } else {
-            lock(&self.config).port_write(offset, data);
+            lock(&self.config).port_write(port::PCI_ADDRESS + offset, data);
         }
     }
 }

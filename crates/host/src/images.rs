@@ -1,0 +1,155 @@
+//! Images on this computer: finding, building, listing and removing them.
+
+use std::path::PathBuf;
+
+use riad_image::{BuildOptions, Image, Store};
+pub use riad_image::{ImageMeta, ImageRef, Listed, Progress, Stage as BuildStage};
+use riad_vmm::EngineKind;
+
+use crate::configure::Configurer;
+use crate::{Error, Observer, linux_arch};
+
+/// An image, and how to build it.
+#[derive(Debug, Clone)]
+pub struct ImageOptions {
+    /// Which.
+    pub reference: ImageRef,
+    /// The guest's architecture, by Debian's name.
+    pub arch: String,
+    /// The mirror, in place of the host's.
+    pub mirror: Option<String>,
+    /// The keyring, in place of Debian's.
+    pub keyring: Option<PathBuf>,
+    /// Take packages that nobody vouches for.
+    pub insecure_no_verify: bool,
+    /// Packages besides the usual ones.
+    pub include: Vec<String>,
+    /// The size of its root file system, bytes; the usual one when `None`.
+    pub size: Option<u64>,
+    /// A name of its own.
+    pub name: Option<String>,
+    /// The engine to configure it with.
+    pub engine: EngineKind,
+}
+
+impl ImageOptions {
+    /// An image as Riad builds it when nothing else is said.
+    #[must_use]
+    pub fn new(reference: ImageRef) -> Self {
+        Self {
+            reference,
+            arch: crate::DEFAULT_ARCH.to_owned(),
+            mirror: None,
+            keyring: None,
+            insecure_no_verify: false,
+            include: Vec::new(),
+            size: None,
+            name: None,
+            engine: EngineKind::Auto,
+        }
+    }
+}
+
+/// The agent for an architecture.
+pub(crate) fn agent(arch: &str) -> Result<&'static [u8], Error> {
+    riad_agent_image::agent(linux_arch(arch)).ok_or_else(|| Error::NoAgent {
+        arch: arch.to_owned(),
+        has: riad_agent_image::architectures().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The image, built first if it is missing and is one that Riad can build.
+///
+/// # Errors
+/// See [`Error`].
+pub fn find_or_build(options: &ImageOptions, observer: &mut dyn Observer) -> Result<Image, Error> {
+    let store = open()?;
+    match store.find(&options.reference, &options.arch)? {
+        Some(image) => Ok(image),
+        None => build_in(&store, options, observer),
+    }
+}
+
+/// Builds an image; or finds that the one there is still what would be built.
+///
+/// # Errors
+/// See [`Error`].
+pub fn build(options: &ImageOptions, observer: &mut dyn Observer) -> Result<Image, Error> {
+    build_in(&open()?, options, observer)
+}
+
+fn build_in(
+    store: &Store,
+    options: &ImageOptions,
+    observer: &mut dyn Observer,
+) -> Result<Image, Error> {
+    let ImageOptions {
+        reference,
+        arch,
+        mirror,
+        keyring,
+        insecure_no_verify,
+        include,
+        size,
+        name,
+        engine,
+    } = options.clone();
+    let agent = agent(&arch)?;
+    let usual = BuildOptions::new(reference, arch, store.root());
+    let build = BuildOptions {
+        mirror,
+        keyring,
+        insecure_no_verify,
+        include,
+        size: size.unwrap_or(usual.size),
+        name,
+        ..usual
+    };
+    let mut configurer = Configurer::new(engine);
+    let mut progress = |progress: Progress| observer.image(&progress);
+    Ok(riad_image::build(&build, &mut configurer, agent, &mut progress)?)
+}
+
+/// All images.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn list() -> Result<Vec<Listed>, Error> {
+    Ok(open()?.list()?)
+}
+
+/// A name in the store as a user writes it: `debian:trixie` for `debian-trixie-amd64`.
+#[must_use]
+pub fn public_name(stored: &str) -> String {
+    let name = stored.strip_suffix(crate::DEFAULT_ARCH).and_then(|name| name.strip_suffix('-'));
+    match name.unwrap_or(stored) {
+        name if name.starts_with("debian-") => name.replacen('-', ":", 1),
+        name => name.to_owned(),
+    }
+}
+
+/// Removes an image by a name, or by its id as [`list`] tells it.
+///
+/// # Errors
+/// There is none, or it cannot be removed.
+pub fn remove(name: &str) -> Result<(), Error> {
+    let store = open()?;
+    // An id looks like a name, and the other way round; names come first.
+    let reference = name.parse::<ImageRef>()?;
+    if store.remove(&reference, crate::DEFAULT_ARCH)? || store.remove_id(name)? {
+        return Ok(());
+    }
+    Err(Error::NoSuchImage(name.to_owned()))
+}
+
+/// Removes what builds that were interrupted have left.
+///
+/// # Errors
+/// The store cannot be opened.
+pub fn sweep() -> Result<(), Error> {
+    open().map(drop)
+}
+
+fn open() -> Result<Store, Error> {
+    Ok(Store::open(Store::default_directory()?)?)
+}

@@ -1,0 +1,198 @@
+//! The machine of `riad run`: made from an image, thrown away after its command.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, control};
+use riad_agent::protocol::{ExecRequest, TtyRequest};
+use riad_disk::{Disk, Overlay, RawDisk};
+use riad_image::Image;
+use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+
+use crate::boot::Booted;
+use crate::images::{self, ImageOptions};
+use crate::kernel::read;
+use crate::limits::Limits;
+use crate::timings::{StageTime, Stopwatch};
+use crate::{Error, Observer, Stage, Timings, cmdline};
+
+/// What a machine is made to.
+pub struct MachineOptions {
+    /// The image, and how to build it if it is missing.
+    pub image: ImageOptions,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, bytes.
+    pub memory: u64,
+    /// The engine.
+    pub engine: EngineKind,
+    /// A kernel in place of the image's.
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM disk in place of the image's, which has the agent in it.
+    pub initrd: Option<PathBuf>,
+    /// Words to add to the kernel's command line.
+    pub append: Option<String>,
+    /// Where the serial console is shown.
+    pub console: Option<Box<dyn Write + Send>>,
+}
+
+/// A command to run in a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    /// The command and its arguments; a login shell when empty.
+    pub argv: Vec<OsString>,
+    /// Variables for it.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it runs, in the guest.
+    pub workdir: Option<OsString>,
+    /// Who runs it: `name`, `uid`, `name:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// A terminal for it; pipes otherwise.
+    pub tty: Option<TtyRequest>,
+}
+
+/// Shells to log in with, the best first.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// A machine that runs, with an agent that answers. Dropping it ends it; nothing of it is left.
+pub struct Machine {
+    booted: Booted,
+    watch: Stopwatch,
+    control: (ControlSender, ControlReceiver),
+}
+
+impl Machine {
+    /// Finds or builds the image, builds a machine from it, and waits until its agent answers.
+    /// `began` is when the process started, for the timings.
+    ///
+    /// # Errors
+    /// See [`Error`]. The stage that failed is the last one that `observer` heard of.
+    pub fn start(
+        options: MachineOptions,
+        began: Instant,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, Error> {
+        let mut watch = Stopwatch::new(began);
+        let engine = choose_engine(options.engine).map_err(Error::Vm)?;
+        let limits = Limits::new(engine);
+        watch.ended(Stage::Start);
+
+        observer.stage(Stage::Image);
+        let image = images::find_or_build(&options.image, observer)?;
+        watch.ended(Stage::Image);
+
+        observer.stage(Stage::Machine);
+        let guest = guest(&options, &image, limits)?;
+        let config = VmConfig {
+            cpus: options.cpus,
+            memory: options.memory,
+            engine,
+            disks: vec![overlay(&image)?],
+            ..VmConfig::default()
+        };
+        let control = control().map_err(|source| Error::Host { what: "a pipe", source })?;
+        let booted = Booted::boot(config, &guest, options.console, limits, &mut |stage| {
+            if stage == Stage::Kernel {
+                watch.ended(Stage::Machine);
+            }
+            observer.stage(stage);
+        })?;
+        let times = booted.boot_times();
+        let between = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
+        watch.ended_with(
+            Stage::Kernel,
+            &[
+                StageTime {
+                    stage: Stage::Userland,
+                    time: between(times.started, times.root_mounted),
+                },
+                StageTime { stage: Stage::Agent, time: between(times.root_mounted, times.ready) },
+            ],
+        );
+        observer.stage(Stage::Command);
+        Ok(Self { booted, watch, control })
+    }
+
+    /// The way to tell the running command of signals and window sizes. Works before the command
+    /// has started, too.
+    #[must_use]
+    pub fn control(&self) -> ControlSender {
+        self.control.0.clone()
+    }
+
+    /// Runs a command to its end, with all its output written.
+    ///
+    /// # Errors
+    /// [`Error::NotStarted`] when there is no such command, [`Error::Aborted`] when the caller gave
+    /// it up, and whatever happens to machines.
+    pub fn run(&mut self, command: &Command, io: SessionIo<'_>) -> Result<ExitStatus, Error> {
+        let Command { argv, env, workdir, user, tty } = command;
+        let mut request = ExecRequest {
+            argv: argv.clone(),
+            env: env.clone(),
+            cwd: workdir.clone(),
+            user: user.clone(),
+            tty: tty.clone(),
+            stdin: true,
+        };
+        if !argv.is_empty() {
+            return self.session(&request, &io);
+        }
+        let mut result = Err(Error::Aborted);
+        for shell in SHELLS {
+            request.argv = vec![shell.into(), "-l".into()];
+            result = self.session(&request, &io);
+            let is_missing =
+                matches!(&result, Err(error @ Error::NotStarted(_)) if error.exit_code() == 127);
+            if !is_missing {
+                break;
+            }
+        }
+        result
+    }
+
+    fn session(&mut self, request: &ExecRequest, io: &SessionIo<'_>) -> Result<ExitStatus, Error> {
+        let &SessionIo { stdin, stdout, stderr } = io;
+        let io = SessionIo { stdin, stdout, stderr };
+        let control = (&self.control.0, &self.control.1);
+        Ok(self.booted.session(request, io, control)?.status)
+    }
+
+    /// Takes the machine apart and tells where the time went.
+    #[must_use]
+    pub fn finish(self) -> Timings {
+        let Self { booted, mut watch, control: _ } = self;
+        watch.ended(Stage::Command);
+        let instructions = booted.stop();
+        watch.ended(Stage::Teardown);
+        watch.finish(instructions)
+    }
+}
+
+/// What the machine starts with: the image's own, unless something else is asked for.
+fn guest(options: &MachineOptions, image: &Image, limits: Limits) -> Result<Guest, Error> {
+    let kernel = options.kernel.clone().unwrap_or_else(|| image.kernel());
+    let initrd = match &options.initrd {
+        Some(path) => path.clone(),
+        None => image.initramfs(images::agent(&options.image.arch)?)?,
+    };
+    let quiet = options.console.is_none();
+    Ok(Guest {
+        kernel_name: kernel.display().to_string(),
+        kernel: read("kernel", &kernel)?,
+        cmdline: cmdline::agent_machine(limits.scale(), quiet, options.append.as_deref()),
+        modules: vec![(String::new(), read("initial RAM disk", &initrd)?)],
+    })
+}
+
+/// The image's root file system, with everything that is written to it in an unnamed file that ends
+/// with the process, however it ends.
+fn overlay(image: &Image) -> Result<Arc<dyn Disk>, Error> {
+    let base = Arc::new(RawDisk::open(&image.rootfs(), true)?);
+    // Beside the image: that file system is known to have room for one.
+    let directory = image.directory().parent().unwrap_or(Path::new("/tmp"));
+    Ok(Arc::new(Overlay::new(base, directory)?))
+}

@@ -1,0 +1,109 @@
+//! A disk that tells when the guest first reads from it: the guest has found its drivers by then,
+//! which says that the kernel stage is over without asking the guest for anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use riad_disk::{Disk, Error};
+
+/// Called once.
+type Notify = Box<dyn Fn() + Send + Sync>;
+
+/// A disk whose first read is told.
+pub(crate) struct Observed {
+    disk: Arc<dyn Disk>,
+    was_read: AtomicBool,
+    notify: Notify,
+}
+
+impl Observed {
+    pub(crate) fn new(disk: Arc<dyn Disk>, notify: Notify) -> Self {
+        Self { disk, was_read: AtomicBool::new(false), notify }
+    }
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Observed {
+    fn name(&self) -> &str {
+        self.disk.name()
+    }
+
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        if !self.was_read.swap(true, Ordering::Relaxed) {
+            (self.notify)();
+        }
+        self.disk.read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
+        self.disk.write(offset, buf)
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.disk.flush()
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        self.disk.discard(offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
+        self.disk.write_zeroes(offset, len)
+    }
+}
+
+/// A disk whose flushes are not carried out: for a disk image that is worth nothing until it is
+/// complete, and that whoever makes it writes through to the host's disk once, at the end.
+#[derive(Debug)]
+pub(crate) struct Unflushed(pub(crate) riad_disk::RawDisk);
+
+impl Disk for Unflushed {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_only(&self) -> bool {
+        self.0.read_only()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.0.read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
+        self.0.write(offset, buf)
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        self.0.discard(offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
+        self.0.write_zeroes(offset, len)
+    }
+}
+
+#[cfg(test)]
+#[path = "observed_test.rs"]
+mod tests;

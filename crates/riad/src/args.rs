@@ -1,0 +1,294 @@
+//! The arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use riad_host::images::ImageOptions;
+use riad_host::{ImageRef, Size};
+use riad_vmm::{EngineKind, MAX_CPUS};
+
+use crate::report::OWN_FAILURE;
+
+/// Real operating systems in virtual machines: one binary, no root, no daemon.
+#[derive(Debug, Parser)]
+#[command(name = "riad", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    after_help = "`riad run debian` is where to begin; `riad doctor` says what this computer lacks."
+)]
+pub(crate) struct Cli {
+    /// Say more about what Riad does (-vv: still more); RIAD_LOG takes finer directives
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// How lists and tables are written
+    #[arg(long, global = true, value_enum)]
+    pub(crate) format: Option<Format>,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How lists and tables are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Run(RunArgs),
+    Boot(BootArgs),
+    /// Images: what machines are made from
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Look at this computer, and say what Riad lacks and what to do about it
+    ///
+    /// The exit status is 1 if something will not work.
+    Doctor,
+    /// Write completions for a shell
+    #[command(
+        after_help = "For bash: riad completion bash > ~/.local/share/bash-completion/completions/riad"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Remove what an interrupted build has left
+    #[command(hide = true)]
+    Sweep {
+        /// The status to exit with
+        #[arg(long, default_value_t = 0)]
+        status: u8,
+    },
+}
+
+/// Run a command in a fresh machine that is thrown away afterwards
+///
+/// The machine is made from IMAGE, which is built first if it is missing. Nothing that is written in
+/// the machine is kept.
+///
+/// Without a CMD, a login shell runs. If standard input and standard output are both terminals, CMD
+/// gets a terminal too, with job control and the window's size; otherwise its standard streams are
+/// pipes, and Ctrl-C interrupts CMD (three times in a row, riad itself).
+///
+/// The exit status is CMD's; 128 + n if signal n ended it; 127 if there is no such command, 126 if
+/// it cannot be executed, and 125 if riad itself failed.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  riad run debian\n  riad run debian -- uname -a\n  echo 2+2 | riad run debian -- bc\n  riad run --cpus 4 --memory 2G debian:trixie -- make -j4"
+)]
+pub(crate) struct RunArgs {
+    /// The image: debian, debian:RELEASE, or the name of one that was built
+    pub(crate) image: ImageRef,
+
+    #[command(flatten)]
+    pub(crate) hardware: Hardware,
+
+    /// Set a variable for CMD; without a value, to what it is here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+
+    /// Where CMD runs, in the machine [default: the user's home]
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workdir: Option<OsString>,
+
+    /// Who runs CMD: name, uid, name:group or uid:gid [default: root]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+
+    /// Show the machine's serial console on standard error
+    #[arg(long)]
+    pub(crate) console: bool,
+
+    /// Say afterwards where the time went, on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true)]
+    pub(crate) timings: Option<Option<Format>>,
+
+    /// Boot this kernel instead of the image's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Use this initial RAM disk, which needs the agent in it, instead of the image's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// Add to the kernel's command line
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+
+    /// The command and its arguments, after `--`
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The machine's hardware.
+#[derive(Debug, Args)]
+pub(crate) struct Hardware {
+    /// Processors, 1 to 8 [default: this computer's, at most 4]
+    #[arg(long, value_name = "N", value_parser = cpus)]
+    pub(crate) cpus: Option<u32>,
+
+    /// Memory, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: Size,
+
+    /// What runs the guest: auto, soft or kvm
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: EngineKind,
+}
+
+/// Where the packages of an image come from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Building the image")]
+pub(crate) struct Sources {
+    /// The Debian mirror [default: RIAD_DEBIAN_MIRROR, or what this computer's apt uses]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+
+    /// The keyring that the mirror's signatures are checked with [default: Debian's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keyring: Option<PathBuf>,
+
+    /// Do not check signatures: whoever controls the network controls the image
+    #[arg(long, conflicts_with = "keyring")]
+    pub(crate) insecure_no_verify: bool,
+}
+
+impl Sources {
+    /// An image from these sources.
+    pub(crate) fn options(self, reference: ImageRef) -> ImageOptions {
+        let Self { mirror, keyring, insecure_no_verify } = self;
+        ImageOptions { mirror, keyring, insecure_no_verify, ..ImageOptions::new(reference) }
+    }
+}
+
+/// Boot a kernel, with its serial console on the terminal
+///
+/// Boots what QEMU's -kernel boots: a Linux bzImage, an ELF file with a PVH note, a Multiboot
+/// kernel. Standard input is typed on the first serial port. On a terminal, Ctrl-A x ends the
+/// machine, and Ctrl-A Ctrl-A types one Ctrl-A.
+///
+/// The exit status is 0 when the guest powers off or resets, (value << 1) | 1 when it writes a value
+/// to port 0xf4 (QEMU's isa-debug-exit), and 125 when riad or the machine failed.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  riad boot --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0'"
+)]
+pub(crate) struct BootArgs {
+    /// The kernel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+
+    /// An initial RAM disk or Multiboot module; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Vec<PathBuf>,
+
+    /// The kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) append: String,
+
+    /// A raw disk image; may be given several times. With ",ro" at its end, read-only
+    #[arg(long, value_name = "FILE[,ro]")]
+    pub(crate) disk: Vec<OsString>,
+
+    #[command(flatten)]
+    pub(crate) hardware: Hardware,
+
+    /// Leave out the debug exit port
+    #[arg(long)]
+    pub(crate) no_debug_exit: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// Build an image; or find that the one there is up to date
+    Build(BuildArgs),
+    /// List the images that there are
+    Ls,
+    /// Remove images, by name or id
+    Rm {
+        /// Their names, or ids as `riad image ls` shows them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// What to build: debian, or debian:RELEASE
+    pub(crate) image: ImageRef,
+
+    /// Packages to install besides the usual ones
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) include: Vec<String>,
+
+    /// A name of its own, to be used in place of `debian`
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// The size of the root file system, which takes only what is in it [default: 8G]
+    #[arg(long)]
+    pub(crate) size: Option<Size>,
+
+    /// What runs the guest that configures the packages: auto, soft or kvm
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: EngineKind,
+
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+fn cpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if (1..=MAX_CPUS).contains(&count) => Ok(count),
+        _ => Err(format!("a machine has 1 to {MAX_CPUS} processors")),
+    }
+}
+
+/// Reads the arguments. On failure says why, and gives the status to exit with.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        if is_help {
+            // A reader that has seen enough is no failure.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        match advice(&error) {
+            Some(advice) => eprintln!("riad: {advice}"),
+            None => {
+                let text = error.render().to_string();
+                eprint!(
+                    "{}",
+                    text.strip_prefix("error: ").map_or(text.clone(), |t| format!("riad: {t}"))
+                );
+            }
+        }
+        ExitCode::from(OWN_FAILURE)
+    })
+}
+
+/// For mistakes of which more can be said than clap says.
+fn advice(error: &clap::Error) -> Option<String> {
+    let ErrorKind::UnknownArgument = error.kind() else { return None };
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let mut args = std::env::args_os().skip(1);
+    // `riad run debian ls` is what other programs take.
+    (args.any(|arg| arg == "run") && !word.starts_with('-')).then(|| {
+        format!("'{word}' is no argument of riad's: put `--` before the command, as in `riad run debian -- {word}`")
+    })
+}
+
+#[cfg(test)]
+#[path = "args_test.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! `riad boot`: a kernel, with its serial console on the terminal.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use riad_host::{Error, Kernel, open_disk, start_error};
+use riad_vmm::{Console, Disks, Ending, Keyboard, Vm, VmConfig};
+
+use crate::args::{BootArgs, Hardware};
+use crate::report::Failure;
+use crate::signals::Signals;
+use crate::terminal;
+
+/// The key that begins a command to riad (Ctrl-A).
+const ESCAPE: u8 = 1;
+
+/// How often a guest that does not read is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why the wait is over.
+enum Over {
+    Ended(Ending),
+    Quit,
+}
+
+pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
+    let BootArgs { kernel, initrd, append, disk, hardware, no_debug_exit } = args;
+    let Hardware { cpus, memory, engine } = hardware;
+    let guest = Kernel { kernel, initrd, append }.load()?;
+    let config = VmConfig {
+        cpus: cpus.unwrap_or(1),
+        memory: memory.0,
+        engine,
+        disks: disks(&disk)?,
+        vsock: false,
+        debug_exit: !no_debug_exit,
+    };
+    // For Ctrl-C where there is no raw mode, and for a raw terminal's sake.
+    let _signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let console = Console::new(Some(Box::new(io::stdout())), None);
+    let mut vm = Vm::start(&config, &guest, &console).map_err(start_error(&guest.kernel_name))?;
+
+    let interactive = terminal::is_interactive();
+    let raw = match interactive {
+        true => Some(terminal::enter_raw().map_err(Failure::own("cannot use the terminal"))?),
+        false => None,
+    };
+    let (over, wait) = sync_channel(2);
+    let typist = Typist {
+        keyboard: vm.keyboard(),
+        console,
+        escapes: interactive.then(|| (Escapes::default(), over.clone())),
+    };
+    spawn("keyboard", move || typist.run())?;
+    if let Some(endings) = vm.take_endings() {
+        spawn("endings", move || {
+            if let Ok(ending) = endings.recv() {
+                let _ = over.send(Over::Ended(ending));
+            }
+        })?;
+    }
+    let over = wait.recv().unwrap_or(Over::Quit);
+    drop(vm);
+    let _ = io::stdout().flush();
+    drop(raw);
+    match over {
+        Over::Quit => Ok(ExitCode::SUCCESS),
+        Over::Ended(ending) => status(ending),
+    }
+}
+
+/// The status that riad exits with for a machine's end.
+fn status(ending: Ending) -> Result<ExitCode, Failure> {
+    match ending {
+        Ending::PowerOff | Ending::Reset => Ok(ExitCode::SUCCESS),
+        Ending::DebugExit(code) => Ok(ExitCode::from(code)),
+        Ending::TripleFault { cpu } => Err(Failure::Own(format!(
+            "processor {cpu} shut down: a triple fault, that is a fault while the guest handled a \
+             fault while it handled a fault"
+        ))),
+        Ending::Failed(reason) => Err(Failure::Own(format!("the machine failed: {reason}"))),
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    thread.map(drop).map_err(Failure::own("the host refused a thread"))
+}
+
+/// `FILE` or `FILE,ro`.
+fn disks(words: &[OsString]) -> Result<Disks, Error> {
+    words
+        .iter()
+        .map(|word| {
+            let (file, read_only) = match word.as_bytes().strip_suffix(b",ro") {
+                Some(file) => (OsStr::from_bytes(file), true),
+                None => (word.as_os_str(), false),
+            };
+            open_disk(Path::new(file), read_only)
+        })
+        .collect()
+}
+
+/// Types what comes in on standard input, as fast as the guest reads.
+struct Typist {
+    keyboard: Keyboard,
+    console: Console,
+    /// On a terminal: what is meant for riad, and whom to tell.
+    escapes: Option<(Escapes, SyncSender<Over>)>,
+}
+
+impl Typist {
+    fn run(mut self) {
+        let mut buffer = [0; 1024];
+        loop {
+            let typed = match io::stdin().read(&mut buffer) {
+                // The end of a pipe is not the end of the machine.
+                Ok(0) => return,
+                Ok(count) => buffer.get(..count).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            let keys = match &mut self.escapes {
+                None => typed.to_vec(),
+                Some((escapes, over)) => match escapes.filter(typed) {
+                    Some(keys) => keys,
+                    None => {
+                        let _ = over.send(Over::Quit);
+                        return;
+                    }
+                },
+            };
+            if self.type_all(&keys).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Types all of it; `None` when the machine is gone.
+    fn type_all(&self, mut keys: &[u8]) -> Option<()> {
+        while !keys.is_empty() {
+            let taken = self.keyboard.type_on_console(keys)?;
+            keys = keys.get(taken..).unwrap_or_default();
+            if !keys.is_empty() {
+                self.console.wait_for_room(ASK_AGAIN);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Tells keys for riad from keys for the guest.
+#[derive(Debug, Default)]
+struct Escapes {
+    pressed: bool,
+}
+
+impl Escapes {
+    /// What of it is for the guest; `None` when riad is to end the machine.
+    fn filter(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
+        let mut keys = Vec::with_capacity(typed.len());
+        for &key in typed {
+            match (std::mem::take(&mut self.pressed), key) {
+                (false, ESCAPE) => self.pressed = true,
+                (true, b'x' | b'X') => return None,
+                (true, ESCAPE) => keys.push(ESCAPE),
+                (true, other) => keys.extend([ESCAPE, other]),
+                (false, other) => keys.push(other),
+            }
+        }
+        Some(keys)
+    }
+}
+
+#[cfg(test)]
+#[path = "boot_test.rs"]
+mod tests;

@@ -1,0 +1,95 @@
+//! Words for failures and for timings.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use riad_host::{Error, Timings};
+
+/// The exit status of riad's own failures.
+pub(crate) const OWN_FAILURE: u8 = 125;
+
+/// Why a verb failed, and the status to exit with.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something in the house.
+    Host(Box<Error>),
+    /// Something here.
+    Own(String),
+    /// A signal ended it; nothing is left to be said.
+    Signal(u8),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Host(Box::new(error))
+    }
+}
+
+impl Failure {
+    /// A failure of something that was being done here.
+    pub(crate) fn own(what: &str) -> impl FnOnce(io::Error) -> Self + use<'_> {
+        move |error| Self::Own(format!("{what}: {error}"))
+    }
+
+    /// The status to exit with.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Host(error) => error.exit_code(),
+            Self::Own(_) => OWN_FAILURE,
+            Self::Signal(status) => *status,
+        }
+    }
+
+    /// Says why, and shows the console's last lines where there are any.
+    pub(crate) fn print(&self) {
+        let mut text = match self {
+            Self::Host(error) => format!("riad: {}\n", sentence(error)),
+            Self::Own(sentence) => format!("riad: {sentence}\n"),
+            Self::Signal(_) => return,
+        };
+        if let Self::Host(error) = self
+            && let Some(console) = error.console()
+        {
+            match console.0.as_slice() {
+                [] => text.push_str("The machine's console is empty.\n"),
+                lines => {
+                    text.push_str("The last lines of the machine's console:\n");
+                    for line in lines {
+                        let _ = writeln!(text, "  {line}");
+                    }
+                }
+            }
+        }
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// An error and its causes in one sentence. A cause that the error has told already is not said
+/// again.
+fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            let _ = write!(text, ": {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Timings for people.
+pub(crate) fn table(timings: &Timings) -> String {
+    let mut text = String::from("stage       seconds\n");
+    for stage in &timings.stages {
+        let _ = writeln!(text, "{:10} {:8.3}", stage.stage, stage.time.as_secs_f64());
+    }
+    let _ = writeln!(text, "{:10} {:8.3}", "total", timings.total.as_secs_f64());
+    if let (Some(instructions), Some(mips)) = (timings.instructions, timings.mips()) {
+        let millions = instructions as f64 / 1e6;
+        let _ = writeln!(text, "{millions:.1} million instructions, {mips:.1} million a second");
+    }
+    text
+}

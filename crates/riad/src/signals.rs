@@ -1,0 +1,167 @@
+//! Signals: what Ctrl-C, a closed window and `kill` mean, by what riad is doing.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use riad_host::{ControlEvent, ControlSender};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::iterator::Signals as Arrivals;
+
+use crate::terminal;
+
+/// This many interrupts in a row end riad, whatever its guest thinks of it.
+const INSIST: u32 = 3;
+/// Interrupts within this time are in a row.
+const IN_A_ROW: Duration = Duration::from_secs(2);
+
+/// What a signal finds riad doing.
+#[derive(Debug, Clone)]
+pub(crate) enum Doing {
+    /// Nothing that would be left behind: the process just ends.
+    Waiting,
+    /// Building an image: there are files to clean up.
+    Building,
+    /// Running a command in a guest, on a terminal or on pipes.
+    Session {
+        /// Whom to tell.
+        control: ControlSender,
+        /// Whether the command has a terminal.
+        tty: bool,
+    },
+}
+
+#[derive(Debug)]
+struct State {
+    doing: Doing,
+    /// The signal for which the session was given up.
+    given_up: Option<i32>,
+}
+
+/// Watches for signals, in a thread of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Signals(Arc<Mutex<State>>);
+
+impl Signals {
+    /// Begins to watch.
+    pub(crate) fn watch() -> io::Result<Self> {
+        let mut arrivals = Arrivals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH])?;
+        let signals = Self(Arc::new(Mutex::new(State { doing: Doing::Waiting, given_up: None })));
+        let watched = signals.clone();
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut interrupts = Interrupts::default();
+            for signal in arrivals.forever() {
+                watched.arrived(signal, &mut interrupts);
+            }
+        })?;
+        Ok(signals)
+    }
+
+    /// From now on, signals mean this.
+    pub(crate) fn now(&self, doing: Doing) {
+        self.state().doing = doing;
+    }
+
+    /// The signal for which the session was given up, if it was.
+    pub(crate) fn given_up(&self) -> Option<i32> {
+        self.state().given_up
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrived(&self, signal: i32, interrupts: &mut Interrupts) {
+        let mut state = self.state();
+        let doing = state.doing.clone();
+        match doing {
+            Doing::Waiting | Doing::Building if signal == SIGWINCH => {}
+            Doing::Waiting => leave(signal),
+            Doing::Building => sweep_and_leave(signal),
+            Doing::Session { control, tty } => match reaction(signal, tty, interrupts) {
+                Reaction::Tell(event) => tell(&control, event),
+                Reaction::GiveUp => {
+                    state.given_up = Some(signal);
+                    tell(&control, ControlEvent::Abort);
+                }
+                Reaction::Leave => leave(signal),
+            },
+        }
+    }
+}
+
+fn tell(control: &ControlSender, event: ControlEvent) {
+    // Full or closed: the session is over or about to be.
+    let _ = control.send(event);
+}
+
+/// Interrupts in a row.
+#[derive(Debug, Default)]
+struct Interrupts {
+    last: Option<Instant>,
+    count: u32,
+}
+
+impl Interrupts {
+    fn another(&mut self, now: Instant) -> u32 {
+        let in_a_row = self.last.is_some_and(|last| now.duration_since(last) < IN_A_ROW);
+        self.count = if in_a_row { self.count + 1 } else { 1 };
+        self.last = Some(now);
+        self.count
+    }
+}
+
+/// What a signal does to a session.
+#[derive(Debug, PartialEq, Eq)]
+enum Reaction {
+    Tell(ControlEvent),
+    GiveUp,
+    Leave,
+}
+
+fn reaction(signal: i32, tty: bool, interrupts: &mut Interrupts) -> Reaction {
+    match signal {
+        SIGWINCH if tty => {
+            let (rows, cols) = terminal::size();
+            Reaction::Tell(ControlEvent::Resize { rows, cols })
+        }
+        SIGINT if interrupts.another(Instant::now()) >= INSIST => Reaction::Leave,
+        // A shell on a terminal does not listen to these, and nobody is left to talk to it.
+        SIGHUP | SIGTERM if tty => Reaction::GiveUp,
+        // Not for a command without a terminal.
+        SIGWINCH => Reaction::Tell(ControlEvent::Signal(SIGWINCH as u8)),
+        signal => Reaction::Tell(ControlEvent::Signal(u8::try_from(signal).unwrap_or(15))),
+    }
+}
+
+/// The status that says that a signal ended the process, as shells tell it.
+pub(crate) fn status(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Ends the process. Nothing is left behind: a machine's memory and overlay are unnamed files.
+fn leave(signal: i32) -> ! {
+    terminal::restore();
+    crate::status::wipe();
+    std::process::exit(status(signal).into())
+}
+
+/// Ends the process, and with it a build, wherever it is: the process becomes one that removes
+/// what builds that ended too early have left, whose locks are free by then.
+fn sweep_and_leave(signal: i32) -> ! {
+    terminal::restore();
+    crate::status::wipe();
+    let status = status(signal);
+    if let Ok(program) = std::env::current_exe() {
+        // Comes back only if it fails; the next riad will sweep.
+        let _ = Command::new(program).args(["sweep", "--status"]).arg(status.to_string()).exec();
+    }
+    std::process::exit(status.into())
+}
+
+#[cfg(test)]
+#[path = "signals_test.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! State is data (wall 4): a machine stopped anywhere goes on in another process, and the guest
+//! cannot tell.
+
+mod guest;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use riad_vmm::{Console, Ending, Guest, Snapshot, Vm, VmConfig};
+
+/// Names the folder of the snapshot that the child process is to go on from.
+const RESTORE: &str = "RIAD_TEST_RESTORE";
+const STEPS: u32 = 12;
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What the guest printed.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn console(&self) -> Console {
+        Console::new(Some(Box::new(self.clone())), None)
+    }
+}
+
+fn config() -> VmConfig {
+    VmConfig { memory: 16 << 20, vsock: true, debug_exit: true, ..VmConfig::default() }
+}
+
+fn our_guest() -> Guest {
+    Guest { kernel_name: "snapshot-test".into(), kernel: guest::kernel(STEPS), ..Guest::default() }
+}
+
+fn expected_ending() -> Ending {
+    Ending::DebugExit(guest::EXIT << 1 | 1)
+}
+
+/// A run without interruption: what was printed, and how many instructions it took.
+fn reference() -> (String, u64) {
+    let output = Output::default();
+    let vm = Vm::start(&config(), &our_guest(), &output.console()).unwrap();
+    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", output.text());
+    vm.pause();
+    (output.text(), vm.instructions().unwrap())
+}
+
+/// Goes on from a snapshot until the end; returns what was printed from there on.
+fn go_on(folder: &Path) -> String {
+    let (snapshot, memory) = Snapshot::read(folder).unwrap();
+    let output = Output::default();
+    let vm = Vm::restore(&config(), snapshot, memory, &output.console()).unwrap();
+    vm.resume();
+    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", output.text());
+    output.text()
+}
+
+/// The child's part; in the parent it is a test that does nothing.
+#[test]
+fn child_goes_on_from_a_snapshot() {
+    let Some(folder) = std::env::var_os(RESTORE).map(PathBuf::from) else { return };
+    let printed = go_on(&folder);
+    std::fs::write(folder.join("printed"), printed).unwrap();
+}
+
+fn go_on_in_a_new_process(folder: &Path) -> String {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_goes_on_from_a_snapshot"])
+        .env(RESTORE, folder)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    std::fs::read_to_string(folder.join("printed")).unwrap()
+}
+
+#[test]
+fn a_machine_stopped_at_any_instruction_goes_on_in_a_new_process() {
+    let (whole, length) = reference();
+    assert_eq!(whole.lines().count(), STEPS as usize);
+    // Arbitrary but repeatable places, from the first instructions to the last.
+    let places = [1, 7, length / 97, length / 13, length / 5, length / 2, length - length / 11];
+    for place in places {
+        let output = Output::default();
+        let vm = Vm::start_paused(&config(), &our_guest(), &output.console()).unwrap();
+        assert!(vm.advance(place).unwrap(), "the guest ended before instruction {place}");
+        let folder = tempfile::tempdir().unwrap();
+        vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+        drop(vm);
+        let rest = go_on_in_a_new_process(folder.path());
+        assert_eq!(output.text() + &rest, whole, "stopped at instruction {place}");
+    }
+}
+
+#[test]
+fn saving_again_and_again_changes_nothing() {
+    let (whole, length) = reference();
+    let output = Output::default();
+    let mut vm = Vm::start_paused(&config(), &our_guest(), &output.console()).unwrap();
+    let mut stops = 0;
+    while vm.advance(length / 23).unwrap() {
+        let snapshot = vm.save().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        snapshot.write(vm.memory(), folder.path()).unwrap();
+        let (read, memory) = Snapshot::read(folder.path()).unwrap();
+        assert_eq!(read, snapshot, "what is read is what was written");
+        vm = Vm::restore(&config(), read, memory, &output.console()).unwrap();
+        assert_eq!(vm.save().unwrap().vcpus[0].gpr, snapshot.vcpus[0].gpr);
+        stops += 1;
+        if output.text() == whole {
+            break;
+        }
+    }
+    assert!(stops > 10);
+    assert_eq!(output.text(), whole);
+}
+
+#[test]
+fn a_running_machine_is_paused_saved_and_goes_on() {
+    let (whole, _) = reference();
+    let output = Output::default();
+    let vm = Vm::start(&config(), &our_guest(), &output.console()).unwrap();
+    std::thread::sleep(Duration::from_millis(3));
+    vm.pause();
+    let folder = tempfile::tempdir().unwrap();
+    vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+    let so_far = output.text();
+    // Both go on: the original, and its copy.
+    let copy = go_on_in_a_new_process(folder.path());
+    assert_eq!(so_far + &copy, whole);
+    if output.text() != whole {
+        vm.resume();
+        assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()));
+    }
+    assert_eq!(output.text(), whole);
+}
+
+#[test]
+fn damaged_snapshots_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Snapshot::read(folder.path()).is_err(), "nothing there");
+    let vm = Vm::start_paused(&config(), &our_guest(), &Output::default().console()).unwrap();
+    vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+    let state = folder.path().join(Snapshot::STATE);
+    let good = std::fs::read_to_string(&state).unwrap();
+    std::fs::write(&state, &good[..good.len() / 2]).unwrap();
+    assert!(Snapshot::read(folder.path()).unwrap_err().to_string().contains("damaged"));
+    std::fs::write(&state, good.replacen("\"version\":1", "\"version\":99", 1)).unwrap();
+    assert!(Snapshot::read(folder.path()).unwrap_err().to_string().contains("newer"));
+    std::fs::write(&state, good).unwrap();
+    std::fs::File::options().write(true).open(folder.path().join(Snapshot::MEMORY)).unwrap().set_len(4096).unwrap();
+    assert!(Snapshot::read(folder.path()).is_err(), "memory cut short");
+}
