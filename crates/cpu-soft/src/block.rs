@@ -1,51 +1,73 @@
 //! Decoded blocks, kept by guest-physical address and mode.
+//!
+//! What the loop reads for every block is laid out for the host's caches: a slot holds all that a
+//! look-up compares, and the ops of blocks decoded one after the other lie one after the other. The
+//! ops are never freed one by one: when their store is full, everything is forgotten at once.
 
 use crate::cpu::Mode;
 use crate::op::Op;
 
 /// Slots of the cache; a power of two.
-const SLOTS: usize = 32768;
+const SLOTS: usize = 1 << 16;
+/// Ops that are kept: 10 MiB of them.
+const OPS: usize = 1 << 18;
 
-/// A run of decoded instructions in one page.
-#[derive(Debug)]
-pub struct Block {
+/// Where a block's ops are.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
     /// Byte offset in RAM of the first instruction.
     at: u64,
-    mode: Mode,
     /// The page's code generation when its bytes were read.
     generation: u32,
-    /// The instructions.
-    pub ops: Vec<Op>,
+    /// The block's first op.
+    first: u32,
+    mode: Mode,
+    /// Number of ops; 0 in an empty slot.
+    len: u8,
 }
+
+const EMPTY: Slot = Slot { at: 0, generation: 0, first: 0, mode: Mode::Real, len: 0 };
 
 /// Blocks of one processor, direct-mapped.
 pub struct BlockCache {
-    slots: Vec<Option<Box<Block>>>,
+    slots: Box<[Slot]>,
+    ops: Vec<Op>,
 }
 
 impl Default for BlockCache {
     fn default() -> Self {
-        Self { slots: std::iter::repeat_with(|| None).take(SLOTS).collect() }
+        Self { slots: vec![EMPTY; SLOTS].into_boxed_slice(), ops: Vec::new() }
     }
 }
 
 impl BlockCache {
     #[inline(always)]
     fn slot(at: u64) -> usize {
-        (at ^ at >> 15) as usize & (SLOTS - 1)
+        (at ^ at >> 16) as usize & (SLOTS - 1)
     }
 
-    /// The block at byte `at` of RAM, when there is one that is not stale.
+    /// The ops of the block at byte `at` of RAM, when there is one that is not stale.
     #[inline(always)]
     #[must_use]
-    pub fn get(&self, at: u64, mode: Mode, generation: u32) -> Option<&Block> {
-        self.slots[Self::slot(at)]
-            .as_deref()
-            .filter(|block| block.at == at && block.mode == mode && block.generation == generation)
+    pub fn get(&self, at: u64, mode: Mode, generation: u32) -> Option<&[Op]> {
+        let slot = &self.slots[Self::slot(at)];
+        if slot.at != at || slot.generation != generation || slot.mode != mode || slot.len == 0 {
+            return None;
+        }
+        let first = slot.first as usize;
+        self.ops.get(first..first + usize::from(slot.len))
     }
 
-    /// Keeps a block, in place of whatever was in its slot.
-    pub fn insert(&mut self, at: u64, mode: Mode, generation: u32, ops: Vec<Op>) {
-        self.slots[Self::slot(at)] = Some(Box::new(Block { at, mode, generation, ops }));
+    /// Keeps a block of 1 to 255 ops, in place of whatever was in its slot, and returns it.
+    pub fn insert(&mut self, at: u64, mode: Mode, generation: u32, ops: &[Op]) -> &[Op] {
+        if self.ops.len() + ops.len() > OPS {
+            self.slots.fill(EMPTY);
+            self.ops.clear();
+        }
+        let (first, len) = (self.ops.len(), ops.len().min(usize::from(u8::MAX)));
+        self.ops.extend_from_slice(&ops[..len]);
+        self.slots[Self::slot(at)] =
+            Slot { at, generation, first: first as u32, mode, len: len as u8 };
+        &self.ops[first..]
     }
 }

@@ -44,7 +44,7 @@ fn one(decoder: &mut Decoder<'_>, scratch: &mut Instruction, mode: Mode) -> One 
 pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
     let mut decoder = decoder(bytes, rip, mode);
     let mut scratch = Instruction::default();
-    let mut ops = Vec::with_capacity(8);
+    let mut ops = Vec::with_capacity(MAX_OPS);
     while ops.len() < MAX_OPS && decoder.can_decode() {
         match one(&mut decoder, &mut scratch, mode) {
             One::NeedMore => break,
@@ -56,7 +56,6 @@ pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
             }
         }
     }
-    ops.shrink_to_fit();
     ops
 }
 

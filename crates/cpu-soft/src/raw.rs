@@ -208,6 +208,12 @@ pub(crate) fn copy(from: *const u8, to: *mut u8, len: usize) {
     unsafe { std::ptr::copy(from, to, len) }
 }
 
+/// Copies bytes out of the page at a host address.
+pub(crate) fn copy_out(from: *const u8, bytes: &mut [u8]) {
+    // SAFETY: the range lies within a page of the mapping, as the caller checked; `bytes` is ours.
+    unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
+}
+
 /// Fills at a host address within its page.
 pub(crate) fn fill(at: *mut u8, pattern: &[u8], count: usize) {
     if let [byte] = *pattern {

@@ -217,19 +217,15 @@ impl Cpu {
         let page = self.tlb.page_index(host);
         let at = (page as u64) << 12 | linear & 0xfff;
         let generation = self.memory.pages().generation(page);
-        if let Some(block) = blocks.get(at, mode, generation) {
-            return self.run_ops(&block.ops, most);
+        if let Some(ops) = blocks.get(at, mode, generation) {
+            return self.run_ops(ops, most);
         }
         let generation = self.memory.pages().mark_code(page);
         let ops = self.decode_at(host, linear, rip, mode);
         if ops.is_empty() {
             return self.execute_straddling(linear, rip, mode);
         }
-        blocks.insert(at, mode, generation, ops);
-        match blocks.get(at, mode, generation) {
-            Some(block) => self.run_ops(&block.ops, most),
-            None => Ok(()),
-        }
+        self.run_ops(blocks.insert(at, mode, generation, &ops), most)
     }
 
     #[inline(always)]
@@ -306,9 +302,7 @@ impl Cpu {
     fn decode_at(&self, host: *mut u8, linear: u64, rip: u64, mode: Mode) -> Vec<Op> {
         let mut bytes = [0u8; 256];
         let room = (4096 - (linear & 0xfff) as usize).min(bytes.len());
-        for (i, byte) in bytes[..room].iter_mut().enumerate() {
-            *byte = raw::load(raw::offset(host, i));
-        }
+        raw::copy_out(host, &mut bytes[..room]);
         decode::block(&bytes[..room], rip, mode)
     }
 

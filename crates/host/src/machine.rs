@@ -78,6 +78,14 @@ impl Machine {
         let mut watch = Stopwatch::new(began);
         let engine = choose_engine(options.engine).map_err(Error::Vm)?;
         let limits = Limits::new(engine);
+        let mut config = VmConfig {
+            cpus: options.cpus,
+            memory: options.memory,
+            engine,
+            ..VmConfig::default()
+        };
+        // What was typed wrong is said before anything is built.
+        config.check().map_err(Error::Vm)?;
         watch.ended(Stage::Start);
 
         observer.stage(Stage::Image);
@@ -86,13 +94,7 @@ impl Machine {
 
         observer.stage(Stage::Machine);
         let guest = guest(&options, &image, limits)?;
-        let config = VmConfig {
-            cpus: options.cpus,
-            memory: options.memory,
-            engine,
-            disks: vec![overlay(&image)?],
-            ..VmConfig::default()
-        };
+        config.disks = vec![overlay(&image)?];
         let control = control().map_err(|source| Error::Host { what: "a pipe", source })?;
         let booted = Booted::boot(config, &guest, options.console, limits, &mut |stage| {
             if stage == Stage::Kernel {

@@ -268,10 +268,11 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
             Some(advice) => eprintln!("riad: {advice}"),
             None => {
                 let text = error.render().to_string();
-                eprint!(
-                    "{}",
-                    text.strip_prefix("error: ").map_or(text.clone(), |t| format!("riad: {t}"))
-                );
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                // A value that is refused comes with its own advice.
+                let is_value = error.kind() == ErrorKind::ValueValidation;
+                let shown = if is_value { text.lines().next().unwrap_or(text) } else { text };
+                eprintln!("riad: {}", shown.trim_end());
             }
         }
         ExitCode::from(OWN_FAILURE)

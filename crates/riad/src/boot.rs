@@ -32,7 +32,6 @@ enum Over {
 pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
     let BootArgs { kernel, initrd, append, disk, hardware, no_debug_exit } = args;
     let Hardware { cpus, memory, engine } = hardware;
-    let guest = Kernel { kernel, initrd, append }.load()?;
     let config = VmConfig {
         cpus: cpus.unwrap_or(1),
         memory: memory.0,
@@ -41,6 +40,9 @@ pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
         vsock: false,
         debug_exit: !no_debug_exit,
     };
+    // What was typed wrong is said before files are read.
+    config.check().map_err(Error::Vm)?;
+    let guest = Kernel { kernel, initrd, append }.load()?;
     // For Ctrl-C where there is no raw mode, and for a raw terminal's sake.
     let _signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
     let console = Console::new(Some(Box::new(io::stdout())), None);

@@ -403,6 +403,17 @@ fn check(config: &VmConfig) -> Result<AddressMap, Error> {
     Ok(AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?)
 }
 
+impl VmConfig {
+    /// Looks the configuration over, without building anything.
+    ///
+    /// # Errors
+    /// When no machine can be built to it on this host.
+    pub fn check(&self) -> Result<(), Error> {
+        crate::engine::choose(self.engine)?;
+        check(self).map(drop)
+    }
+}
+
 /// The virtio devices, new or from a snapshot's states.
 fn functions(
     config: &VmConfig,

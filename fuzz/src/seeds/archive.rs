@@ -31,10 +31,14 @@ pub fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
 /// An entry of a tar archive.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    name: &'a str,
-    kind: u8,
-    content: &'a [u8],
-    target: &'a str,
+    /// Path.
+    pub name: &'a str,
+    /// Type flag: `0` a file, `1` another name, `2` a symbolic link, `5` a directory, and more.
+    pub kind: u8,
+    /// What follows the header.
+    pub content: &'a [u8],
+    /// Where a link leads.
+    pub target: &'a str,
 }
 
 impl<'a> Entry<'a> {

@@ -3,9 +3,21 @@
 /// A clear-signed text (section 7).
 #[must_use]
 pub fn clear_signed(text: &[u8]) -> Vec<u8> {
+    signed_with(text, &signature_packet())
+}
+
+/// A signature over a document.
+#[must_use]
+pub fn signature_packet() -> Vec<u8> {
+    packet(2, &signature(0x01))
+}
+
+/// A text and the packets that are to vouch for it.
+#[must_use]
+pub fn signed_with(text: &[u8], packets: &[u8]) -> Vec<u8> {
     let mut out = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n".to_vec();
     out.extend(text);
-    out.extend(armor("SIGNATURE", &packet(2, &signature(0x01))));
+    out.extend(armor("SIGNATURE", packets));
     out
 }
 

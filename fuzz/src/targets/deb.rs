@@ -7,6 +7,8 @@ use riad_image::deb::Deb;
 use riad_image::rootfs::{DpkgDatabase, RootFs, unpack_kernel, unpack_package};
 
 use super::Target;
+use crate::mutate::mutate;
+use crate::random::Random;
 use crate::seeds::archive::{Entry, ar, gzip, tar};
 
 /// Packages.
@@ -15,7 +17,7 @@ pub(super) const DEB: Target = Target {
     what: "Debian packages: ar, tar, compression, paths and links in them",
     run: unpack,
     seeds,
-    generate: None,
+    generate: Some(make),
     words: &[
         b"debian-binary   ",
         b"control.tar     ",
@@ -61,6 +63,66 @@ fn install(file: File) -> u64 {
 
 fn new_root() -> std::io::Result<RootFs> {
     RootFs::new(&tempfile::env::temp_dir(), 0)
+}
+
+/// A package of any entries: headers are right, and what they say is not.
+fn make(random: &mut Random) -> Vec<u8> {
+    const PARTS: [&str; 14] = [
+        "usr",
+        "bin",
+        "lib",
+        "etc",
+        "a",
+        "b",
+        ".",
+        "..",
+        "",
+        "boot/vmlinuz-1",
+        "lib/modules",
+        "\u{fc}",
+        "a-name-that-is-longer-than-most-names-are-and-longer-still",
+        "\u{1}",
+    ];
+    const KINDS: [u8; 14] = *b"0000115522347L";
+    let path = |random: &mut Random| {
+        let start = ["./", "./", "", "/"][random.below(4)];
+        let parts: Vec<&str> =
+            (0..1 + random.below(4)).map(|_| PARTS[random.below(PARTS.len())]).collect();
+        format!("{start}{}", parts.join("/"))
+    };
+    let names: Vec<(String, u8, Vec<u8>, String)> = (0..random.below(12))
+        .map(|_| {
+            let kind =
+                if random.one_in(12) { random.byte() } else { KINDS[random.below(KINDS.len())] };
+            let (name, target, len) = (path(random), path(random), random.below(40));
+            // The GNU forms of long names and pax headers hold the name in the content.
+            let content = match kind {
+                b'L' | b'K' => path(random).repeat(1 + random.below(6)).into_bytes(),
+                b'x' => format!("30 path={}\n", path(random)).into_bytes(),
+                b'0' => random.bytes(len),
+                _ => Vec::new(),
+            };
+            (name, kind, content, target)
+        })
+        .collect();
+    let entries: Vec<Entry<'_>> = names
+        .iter()
+        .map(|(name, kind, content, target)| Entry { name, kind: *kind, content, target })
+        .collect();
+    let mut data = tar(&entries);
+    if random.one_in(4) {
+        mutate(&mut data, DEB.words, &[], random);
+    }
+    let mut text = b"Package: a\nVersion: 1\nArchitecture: amd64\nMulti-Arch: same\n".to_vec();
+    if random.one_in(4) {
+        mutate(&mut text, &[b"\n ", b"\n\n", b": "], &[], random);
+    }
+    let name = path(random);
+    let control =
+        tar(&[Entry::file("./control", &text), Entry::file("./conffiles", name.as_bytes())]);
+    let (data_name, data) =
+        if random.one_in(4) { ("data.tar.gz", gzip(&data)) } else { ("data.tar", data) };
+    ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), (data_name, &data)])
 }
 
 fn seeds() -> Vec<Vec<u8>> {

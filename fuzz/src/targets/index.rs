@@ -9,6 +9,8 @@ use riad_image::release::{Keyring, Release, clear_text, parse_date, verify_clear
 use riad_image::version::Version;
 
 use super::Target;
+use crate::mutate::mutate;
+use crate::random::Random;
 use crate::seeds::openpgp;
 
 /// Package indexes.
@@ -16,7 +18,10 @@ pub(super) const PACKAGES: Target = Target {
     name: "packages",
     what: "package indexes, and the relationships in them",
     run: packages,
-    seeds: || vec![PACKAGES_FILE.to_vec(), b"Package: a\n\nPackage: b\n".to_vec()],
+    seeds: || {
+        let last = PACKAGES_FILE.windows(2).position(|two| two == b"\n\n").map_or(0, |at| at + 2);
+        vec![PACKAGES_FILE.to_vec(), PACKAGES_FILE[last..].to_vec()]
+    },
     generate: None,
     words: CONTROL_WORDS,
 };
@@ -35,7 +40,7 @@ pub(super) const RELEASE: Target = Target {
             RELEASE_FILE.to_vec(),
         ]
     },
-    generate: None,
+    generate: Some(make_release),
     words: CONTROL_WORDS,
 };
 
@@ -144,6 +149,22 @@ SHA256:
  0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 1234 main/binary-amd64/Packages.xz
  0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 5678 main/binary-amd64/Packages.gz
 ";
+
+/// A release file, its signature or a keyring, changed below the letters that carry it.
+fn make_release(random: &mut Random) -> Vec<u8> {
+    let mut text = RELEASE_FILE.to_vec();
+    let mut packets = openpgp::signature_packet();
+    match random.below(4) {
+        0 => mutate(&mut text, CONTROL_WORDS, &[], random),
+        1 => {
+            let mut key = openpgp::public_key();
+            mutate(&mut key, &[], &[packets], random);
+            return key;
+        }
+        _ => mutate(&mut packets, &[], &[openpgp::public_key()], random),
+    }
+    openpgp::signed_with(&text, &packets)
+}
 
 fn packages(bytes: &[u8]) -> u64 {
     let Ok(packages) = parse_packages(bytes, 0, "amd64") else { return 0 };

@@ -119,7 +119,7 @@ pub(super) fn run(bytes: &[u8]) -> u64 {
     let beginning = input.pick(&BEGINNINGS);
     let user = input.u8() & 3 == 3;
     // One at a time, so that a guest that halts is seen to; or in blocks.
-    let pace = if input.u8() % 4 == 0 { INSTRUCTIONS } else { 1 };
+    let pace = if input.u8().is_multiple_of(4) { INSTRUCTIONS } else { 1 };
     let filling = input.u8();
     let Ok(memory) = GuestMemory::new(&[(Gpa(0), MEMORY)]) else { return 0 };
     let clock = Arc::new(ManualClock::new(0).driven(1));
@@ -343,7 +343,7 @@ fn tables(write: &impl Fn(u64, &[u8]), beginning: Beginning) {
             small(1, 0x6007);
             small(0x3fb, 0xfec0_0083);
             for page in 0..256u32 {
-                write(0x6000 + 4 * u64::from(page), &(page << 12 | page % 8).to_le_bytes());
+                write(0x6000 + 4 * u64::from(page), &((page << 12) | (page % 8)).to_le_bytes());
             }
         }
         B::PagingPae => {
@@ -362,7 +362,7 @@ fn tables(write: &impl Fn(u64, &[u8]), beginning: Beginning) {
             // The same memory by pages, with every combination of rights.
             entry(0x7000, 1, 0x8007);
             for page in 0..256u64 {
-                entry(0x8000, page, page << 12 | page % 8 | (page & 8) << 60);
+                entry(0x8000, page, (page << 12) | (page % 8) | (page & 8) << 60);
             }
         }
     }

@@ -1,0 +1,126 @@
+//! Mistakes, tried: each ends with status 125 and one line that says what to do. No machine is
+//! started here.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn riad(cache: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_riad"))
+        .args(arguments)
+        .env("RIAD_CACHE", cache)
+        .env_remove("RIAD_DEBIAN_MIRROR")
+        .env_remove("RIAD_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("riad runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn mistakes_are_named_with_what_to_do() {
+    let cache = tempfile::tempdir().unwrap();
+    let not_a_kernel = cache.path().join("not-a-kernel");
+    std::fs::write(&not_a_kernel, "no kernel at all").unwrap();
+    let odd_disk = cache.path().join("odd.img");
+    std::fs::write(&odd_disk, [0; 1000]).unwrap();
+    let (not_a_kernel, odd_disk) = (not_a_kernel.to_str().unwrap(), odd_disk.to_str().unwrap());
+    #[rustfmt::skip]
+    let cases: &[(&[&str], &[&str])] = &[
+        // What was typed, and what the message has in it.
+        (&["run", "nosuch"], &["'nosuch'", "riad image ls", "'debian'"]),
+        (&["run", "fedora:40"], &["'fedora:40'", "'debian:RELEASE'"]),
+        (&["run", "debian:potato"], &["'potato'", "bookworm"]),
+        (&["run", "Debian"], &["'Debian'", "lower-case"]),
+        (&["run", "debian", "ls"], &["'ls'", "`--`", "riad run debian -- ls"]),
+        (&["run", "--cpus", "9", "debian"], &["'9'", "--cpus", "1 to 8"]),
+        (&["run", "--cpus", "0", "debian"], &["'0'", "--cpus", "1 to 8"]),
+        (&["run", "--memory", "12X", "debian"], &["'12X'", "512M"]),
+        (&["run", "--memory", "1M", "debian"], &["at least", "--memory"]),
+        (&["run", "--memory", "999999T", "debian"], &["at most", "--memory"]),
+        (&["run", "--engine", "kvm", "debian"], &["kvm", "--engine soft"]),
+        (&["run", "--engine", "qemu", "debian"], &["qemu", "auto, soft or kvm"]),
+        (&["run", "--env", "=x", "debian"], &["'=x'", "NAME=VALUE"]),
+        (&["run", "--mirror", "ftp://mirror", "debian"], &["'ftp://mirror'", "http://"]),
+        (&["run", "--mirror", "http://127.0.0.1:1/debian", "--keyring", "/nonexistent", "debian"],
+            &["/nonexistent", "--keyring"]),
+        (&["run", "--mirror", "http://127.0.0.1:1/debian", "--insecure-no-verify", "debian"],
+            &["http://127.0.0.1:1/debian", "--mirror"]),
+        (&["image", "build", "debian", "--name", "debian-mine"], &["'debian-mine'"]),
+        (&["image", "build", "nosuch"], &["'nosuch'"]),
+        (&["image", "rm", "nosuch"], &["'nosuch'", "riad image ls"]),
+        (&["boot", "--kernel", "/nonexistent"], &["kernel /nonexistent"]),
+        (&["boot", "--kernel", not_a_kernel], &[not_a_kernel, "bzImage", "Multiboot"]),
+        (&["boot", "--kernel", not_a_kernel, "--disk", odd_disk], &[odd_disk, "multiple of 512"]),
+        (&["boot", "--kernel", not_a_kernel, "--disk", "/nonexistent,ro"], &["/nonexistent"]),
+        (&["boot"], &["--kernel"]),
+        (&["frob"], &["'frob'"]),
+    ];
+    for (arguments, words) in cases {
+        let output = riad(cache.path(), arguments);
+        let (shown, stderr) = (arguments.join(" "), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(125), "riad {shown}: {stderr}");
+        // A warning or a stage may come before it.
+        let failure = stderr.lines().position(|line| {
+            line.starts_with("riad: ")
+                && !line.starts_with("riad: image")
+                && !line.starts_with("riad: warning")
+        });
+        assert!(failure.is_some(), "riad {shown}: {stderr}");
+        for word in *words {
+            assert!(stderr.contains(word), "riad {shown}: no {word} in: {stderr}");
+        }
+        assert!(output.stdout.is_empty(), "riad {shown}");
+    }
+    let leftovers = std::fs::read_dir(cache.path().join("tmp")).unwrap().count();
+    assert_eq!(leftovers, 0, "work in progress was left behind");
+}
+
+#[test]
+fn what_is_asked_for_is_on_standard_output() {
+    let cache = tempfile::tempdir().unwrap();
+    for (arguments, word) in [
+        (&["--version"][..], "riad 0."),
+        (&["--help"], "completion"),
+        (&["run", "--help"], "128 + n"),
+        (&["boot", "--help"], "Ctrl-A x"),
+        (&["image", "ls"], "riad run debian"),
+        (&["image", "ls", "--format", "json"], "[]"),
+        (&["completion", "bash"], "_riad"),
+        (&["completion", "zsh"], "#compdef riad"),
+        (&["completion", "fish"], "complete -c riad"),
+    ] {
+        let output = riad(cache.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(word), "{arguments:?}: {}", text(&output.stdout));
+        assert!(output.stderr.is_empty(), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_doctor_looks_at_everything() {
+    let cache = tempfile::tempdir().unwrap();
+    let output = riad(cache.path(), &["doctor", "--format", "json"]);
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = findings.as_array().unwrap();
+    let of = |subject: &str| {
+        let finding = findings.iter().find(|finding| finding["subject"] == subject);
+        finding.unwrap_or_else(|| panic!("no {subject} in {findings:?}"))
+    };
+    for subject in ["engine soft", "engine kvm", "agent", "memory", "cache", "images", "mirror"] {
+        let finding = of(subject);
+        assert_eq!(finding["verdict"] == "ok", finding["advice"].is_null(), "{finding}");
+    }
+    assert_eq!(of("engine soft")["verdict"], "ok");
+    let has_problem = findings.iter().any(|finding| finding["verdict"] == "problem");
+    assert_eq!(output.status.code(), Some(i32::from(has_problem)));
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_said_to_be() {
+    let output = riad(Path::new("/proc/nowhere"), &["run", "debian"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(text(&output.stderr).contains("/proc/nowhere"), "{}", text(&output.stderr));
+}

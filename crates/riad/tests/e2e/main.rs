@@ -1,0 +1,12 @@
+//! End to end: a real Debian, built from its packages, booted, and made to work.
+//!
+//! Takes minutes, a Debian mirror and its keyring, so it runs when `RIAD_E2E=1` says so; without it
+//! every test passes without looking. The image is kept between runs, in the directory that
+//! `RIAD_E2E_CACHE` names or in cargo's target directory.
+
+mod commands;
+mod harness;
+mod images;
+mod lifetime;
+mod streams;
+mod terminal;
