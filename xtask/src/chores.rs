@@ -25,10 +25,14 @@ pub(crate) fn doc() -> Result<(), Error> {
 
 /// The differential tests of the interpreter, `cases` times as long as in an ordinary run.
 pub(crate) fn oracle(cases: u64) -> Result<(), Error> {
-    let mut command =
-        cargo(&["test", "--release", "--package", "riad-cpu-soft", "oracle", "--", "--nocapture"]);
-    command.env("RIAD_ORACLE_CASES", cases.to_string());
-    run(command)
+    // Of the library: arithmetic and vectors. Of `tests/oracle.rs`: every instruction.
+    for which in [&["--lib", "oracle"][..], &["--test", "oracle"]] {
+        let mut command = cargo(&["test", "--release", "--package", "riad-cpu-soft"]);
+        command.args(which).args(["--", "--nocapture"]);
+        command.env("RIAD_ORACLE_CASES", cases.to_string());
+        run(command)?;
+    }
+    Ok(())
 }
 
 /// Hostile input, in a build that is fast and strict: the profile `fuzz` of `.cargo/config.toml`.

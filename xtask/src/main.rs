@@ -17,7 +17,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test [--quick]                  everything CI needs, the fast checks first;
-                                  --quick leaves out guests that boot a whole distribution
+                                  --quick leaves out guests that run a whole distribution
   fmt [--check]                   rustfmt
   lint                            clippy, warnings are errors
   walls                           the walls of docs/architecture.md that a program can check

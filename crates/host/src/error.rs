@@ -68,7 +68,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The guest's kernel panicked.
-    #[error("stage '{stage}': the guest's kernel panicked: {message}")]
+    #[error("stage '{stage}': the guest's kernel panicked: {message}{}", panic_advice(message))]
     Panic {
         /// When.
         stage: Stage,
@@ -192,6 +192,17 @@ pub(crate) fn describe(ending: &Ending) -> String {
             )
         }
         Ending::Failed(reason) => format!("the machine's processor failed ({reason})"),
+    }
+}
+
+/// What to do about panics that something can be done about.
+fn panic_advice(message: &str) -> &'static str {
+    let is_memory = ["deadlocked on memory", "Out of memory"].iter().any(|w| message.contains(w));
+    let is_root = message.contains("Unable to mount root fs");
+    match (is_memory, is_root) {
+        (true, _) => "; give the machine more with --memory",
+        (_, true) => "; the kernel did not find the agent: see --initrd and --append",
+        _ => "",
     }
 }
 

@@ -78,12 +78,8 @@ impl Machine {
         let mut watch = Stopwatch::new(began);
         let engine = choose_engine(options.engine).map_err(Error::Vm)?;
         let limits = Limits::new(engine);
-        let mut config = VmConfig {
-            cpus: options.cpus,
-            memory: options.memory,
-            engine,
-            ..VmConfig::default()
-        };
+        let mut config =
+            VmConfig { cpus: options.cpus, memory: options.memory, engine, ..VmConfig::default() };
         // What was typed wrong is said before anything is built.
         config.check().map_err(Error::Vm)?;
         watch.ended(Stage::Start);

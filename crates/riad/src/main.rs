@@ -19,6 +19,19 @@ use std::time::Instant;
 use args::{Cli, Verb};
 use report::Failure;
 
+/// Riad's own crates, where `--verbose` looks.
+const OWN: [&str; 9] = [
+    "riad",
+    "riad_agent",
+    "riad_cpu_soft",
+    "riad_devices",
+    "riad_disk",
+    "riad_host",
+    "riad_image",
+    "riad_machine",
+    "riad_vmm",
+];
+
 fn main() -> ExitCode {
     let began = Instant::now();
     terminal::restore_on_panic();
@@ -59,9 +72,10 @@ fn log(verbose: u8) {
         _ => Some("trace"),
     };
     let filter = match (level, std::env::var("RIAD_LOG")) {
-        (Some(level), _) => EnvFilter::new(format!(
-            "warn,riad={level},riad_host={level},riad_image={level},riad_vmm={level},riad_devices={level},riad_machine={level},riad_cpu_soft={level},riad_agent={level},riad_disk={level}"
-        )),
+        // Riad's own crates; what others say only when something is wrong.
+        (Some(level), _) => EnvFilter::new(
+            OWN.iter().fold("warn".to_owned(), |filter, own| format!("{filter},{own}={level}")),
+        ),
         (None, Ok(directives)) => EnvFilter::new(directives),
         (None, Err(_)) => return,
     };

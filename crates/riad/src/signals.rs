@@ -48,7 +48,10 @@ pub(crate) struct Signals(Arc<Mutex<State>>);
 impl Signals {
     /// Begins to watch.
     pub(crate) fn watch() -> io::Result<Self> {
-        let mut arrivals = Arrivals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH])?;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = ignored(&status);
+        let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH];
+        let mut arrivals = Arrivals::new(wanted.iter().filter(|signal| !ignored(**signal)))?;
         let signals = Self(Arc::new(Mutex::new(State { doing: Doing::Waiting, given_up: None })));
         let watched = signals.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
@@ -90,6 +93,17 @@ impl Signals {
                 Reaction::Leave => leave(signal),
             },
         }
+    }
+}
+
+/// Whether a signal was ignored when the process began: by nohup(1), or a shell that started it in
+/// the background. Then it is none of ours. `status` is the text of `/proc/self/status` (proc(5)).
+fn ignored(status: &str) -> impl Fn(i32) -> bool + use<> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // Signal 1 is bit 0.
+    move |signal| {
+        u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
     }
 }
 

@@ -1,7 +1,7 @@
 use riad_host::ControlEvent;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::{Interrupts, Reaction, reaction, status};
+use super::{Interrupts, Reaction, ignored, reaction, status};
 
 #[test]
 fn signals_go_to_a_command_on_pipes() {
@@ -31,4 +31,10 @@ fn a_terminal_that_is_gone_ends_the_session() {
 #[test]
 fn statuses_are_those_of_shells() {
     assert_eq!((status(SIGINT), status(SIGTERM)), (130, 143));
+}
+
+#[test]
+fn signals_that_were_ignored_stay_so() {
+    let ignored = ignored("Name:\triad\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000003\n");
+    assert!(ignored(SIGHUP) && ignored(SIGINT) && !ignored(SIGQUIT) && !ignored(SIGTERM));
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`floors`]: each crate uses only the crates below it;
 //! * [`dependencies`]: each dependency is explained;
+//! * [`promises`]: the tests that hold each promise are there;
 //! * [`source`]: what may not be written where: the guest's architecture, the host's clock, words on
 //!   the terminal; and the length of files;
 //! * [`hosts`]: names of computers.
@@ -12,6 +13,7 @@
 mod dependencies;
 mod floors;
 mod hosts;
+mod promises;
 mod source;
 
 #[cfg(test)]
@@ -36,6 +38,7 @@ struct Breach {
 pub(crate) fn check(root: &Path) -> Result<(), Error> {
     let mut breaches = floors::check(&floors::read()?);
     breaches.extend(dependencies::check_page(root)?);
+    breaches.extend(promises::check_page(root)?);
     let files = text_files(root)?;
     let mut lines = 0;
     for file in &files {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{dependencies, floors, hosts, source};
+use super::{dependencies, floors, hosts, promises, source};
 
 fn crates(list: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -78,4 +78,17 @@ fn dependencies_and_their_page_agree() {
     assert_eq!(dependencies::check(&used, page), []);
     assert_eq!(dependencies::check(&used, "| `serde` | x |\n").len(), 1);
     assert_eq!(dependencies::check(&used, &format!("{page}| `old` | x |\n")).len(), 1);
+}
+
+#[test]
+fn promises_name_what_holds_them() {
+    let read = |file: &str| (file == "a.rs").then(|| "#[test]\nfn holds() {}\n".to_owned());
+    let page = |holder: &str| {
+        format!("| promise | value | held by |\n|---|---|---|\n| x | 1 | {holder} |\n")
+    };
+    assert_eq!(promises::check(&page("`a.rs::holds`"), &read), []);
+    assert_eq!(promises::check(&page("`a.rs`, by looking"), &read), []);
+    for wrong in ["`a.rs::breaks`", "`b.rs::holds`", "trust"] {
+        assert_eq!(promises::check(&page(wrong), &read).len(), 1, "{wrong}");
+    }
 }

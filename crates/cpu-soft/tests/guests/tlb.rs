@@ -65,9 +65,9 @@ fn changing_cr4_pge_forgets_global_pages_too() {
     let mut with = guest(G);
     with.state.control.cr4 |= cr4::PGE;
     let seen = seen_after(with, |a| {
-        a.mov(rax, iced_x86::code_asm::cr4)?;
+        a.mov(rax, cr4)?;
         a.btc(rax, 7)?;
-        a.mov(iced_x86::code_asm::cr4, rax)
+        a.mov(cr4, rax)
     });
     assert_eq!(seen, NEW);
 }
@@ -171,12 +171,11 @@ fn spaces() -> Guest {
     let first = guest.tables.root;
     let second = guest.tables.table();
     // They share everything but FAR's part.
-    guest.poke(second, guest.peek(first));
+    // FAR lies in the same 512 GiB as RAM: the second space has a copy of the third level.
     guest.tables.map(FAR, DATA | P | RW);
-    // FAR lies in the same 512 GiB as RAM: give the second space a copy of the third level.
     let pointers = guest.tables.table();
     for n in 0..512 {
-        let entry = guest.peek((guest.peek(first) & !0xfff & 0xf_ffff_f000) + n * 8);
+        let entry = guest.peek((guest.peek(first) & 0xf_ffff_f000) + n * 8);
         guest.poke(pointers + n * 8, if n == FAR >> 30 & 0x1ff { 0 } else { entry });
     }
     guest.poke(second, pointers | 7);
