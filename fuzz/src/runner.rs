@@ -70,6 +70,10 @@ pub fn run(target: &'static Target, plan: &Plan) -> io::Result<Outcome> {
         if output.status.success() {
             continue;
         }
+        if output.status.code() == Some(1) {
+            // Not a case: the process could not begin.
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
         let why = match (output.status.code(), output.status.signal()) {
             (Some(worker::PANICS), _) => "panics".to_owned(),
             (Some(worker::HANGS), _) => "hangs".to_owned(),

@@ -15,6 +15,8 @@ use crate::report::OWN_FAILURE;
 /// Real operating systems in virtual machines: one binary, no root, no daemon.
 #[derive(Debug, Parser)]
 #[command(name = "riad", version, max_term_width = 100, propagate_version = true)]
+// Of an option that is there twice, the last counts: for aliases and scripts.
+#[command(args_override_self = true)]
 #[command(
     after_help = "`riad run debian` is where to begin; `riad doctor` says what this computer lacks."
 )]

@@ -1,5 +1,9 @@
-//! The machine's serial console, from the host's side: where its output goes, its last lines, and
-//! what is typed on it.
+//! The machine's console, from the host's side: where its output goes, its last lines, and what is
+//! typed on it.
+//!
+//! A guest may use the first serial port (`console=ttyS0`) or the virtio console (`console=hvc0`),
+//! or first one and then the other. To the host they are one console: what is typed goes to the one
+//! that spoke last.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -29,6 +33,8 @@ struct Inner {
     on_line: Option<ConsoleLine>,
     /// Counts invitations to type.
     ready: u64,
+    /// The virtio console spoke last.
+    virtio: bool,
 }
 
 impl std::fmt::Debug for Console {
@@ -41,7 +47,14 @@ impl Console {
     /// A console that copies its output to `sink` and calls `on_line` with each finished line.
     #[must_use]
     pub fn new(sink: Option<Box<dyn Write + Send>>, on_line: Option<ConsoleLine>) -> Self {
-        let inner = Inner { lines: VecDeque::new(), current: Vec::new(), sink, on_line, ready: 0 };
+        let inner = Inner {
+            lines: VecDeque::new(),
+            current: Vec::new(),
+            sink,
+            on_line,
+            ready: 0,
+            virtio: false,
+        };
         Self { inner: Arc::new((Mutex::new(inner), Condvar::new())) }
     }
 
@@ -62,7 +75,17 @@ impl Console {
         drop(waited);
     }
 
-    /// The device's end.
+    /// Whether the virtio console spoke last.
+    pub(crate) fn is_virtio(&self) -> bool {
+        self.lock().virtio
+    }
+
+    /// Where the virtio console's output goes.
+    pub(crate) fn virtio_sink(&self) -> Box<dyn Write + Send> {
+        Box::new(VirtioWire(self.clone()))
+    }
+
+    /// The serial port's end.
     pub(crate) fn host(&self) -> Box<dyn SerialHost> {
         Box::new(Wire(self.clone()))
     }
@@ -76,40 +99,63 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+impl Inner {
+    fn output(&mut self, bytes: &[u8]) {
+        if let Some(sink) = &mut self.sink {
+            // A terminal that is gone must not stop the machine.
+            let _ = sink.write_all(bytes).and_then(|()| sink.flush());
+        }
+        for &byte in bytes {
+            self.remember(byte);
+        }
+    }
+
+    fn remember(&mut self, byte: u8) {
+        match byte {
+            b'\n' => {
+                let line = text(&self.current);
+                self.current.clear();
+                if let Some(on_line) = &mut self.on_line {
+                    on_line(&line);
+                }
+                if self.lines.len() == LINES {
+                    self.lines.pop_front();
+                }
+                self.lines.push_back(line);
+            }
+            b'\r' => {}
+            _ if self.current.len() < LINE => self.current.push(byte),
+            _ => {}
+        }
+    }
+}
+
 struct Wire(Console);
 
 impl SerialHost for Wire {
     fn transmit(&mut self, byte: u8) {
         let mut inner = self.0.lock();
-        let inner = &mut *inner;
-        if let Some(sink) = &mut inner.sink {
-            let flush = byte == b'\n' || byte < 0x20 || byte == b' ';
-            // A terminal that is gone must not stop the machine.
-            let _ = sink.write_all(&[byte]);
-            if flush || inner.current.len() % 32 == 0 {
-                let _ = sink.flush();
-            }
-        }
-        match byte {
-            b'\n' => {
-                let line = text(&inner.current);
-                inner.current.clear();
-                if let Some(on_line) = &mut inner.on_line {
-                    on_line(&line);
-                }
-                if inner.lines.len() == LINES {
-                    inner.lines.pop_front();
-                }
-                inner.lines.push_back(line);
-            }
-            b'\r' => {}
-            _ if inner.current.len() < LINE => inner.current.push(byte),
-            _ => {}
-        }
+        inner.virtio = false;
+        inner.output(&[byte]);
     }
 
     fn receive_ready(&mut self) {
         self.0.lock().ready += 1;
         self.0.inner.1.notify_all();
+    }
+}
+
+struct VirtioWire(Console);
+
+impl Write for VirtioWire {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut inner = self.0.lock();
+        inner.virtio = true;
+        inner.output(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

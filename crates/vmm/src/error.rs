@@ -33,7 +33,9 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] WrongDisk),
     /// Counting instructions is for machines with one processor.
-    #[error("a machine with {0} processors cannot run for a number of instructions; use 1 processor")]
+    #[error(
+        "a machine with {0} processors cannot run for a number of instructions; use 1 processor"
+    )]
     CannotCount(usize),
     /// The host refused a thread.
     #[error("the host could not start a thread for the machine: {0}")]

@@ -12,6 +12,7 @@ mod config;
 mod console;
 mod engine;
 mod error;
+mod functions;
 mod snapshot;
 mod vm;
 

@@ -1,26 +1,23 @@
 //! A running machine.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuHandle};
-use riad_devices::pci::slot;
-use riad_devices::virtio::DeviceState;
-use riad_devices::virtio::blk::Blk;
-use riad_devices::virtio::rng::{HostEntropy, Rng};
-use riad_devices::virtio::vsock::Vsock;
+use riad_devices::virtio::console::ConsoleHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
 use riad_machine::pc::map::AddressMap;
-use riad_machine::pc::{Function, Pc, PcConfig, PcParts};
+use riad_machine::pc::{Pc, PcConfig, PcParts};
 use riad_memory::GuestMemory;
 
+use crate::functions::Functions;
 use crate::snapshot::Snapshot;
-use crate::{Console, Disks, Error, GUEST_CID, Guest, MAX_CPUS, VmConfig, VsockHandle};
+use crate::{Console, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,15 +78,24 @@ fn lock(vcpu: &SharedVcpu) -> MutexGuard<'_, Box<dyn Vcpu>> {
     vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Types on a machine's serial console, as long as there is a machine.
+/// Types on a machine's console, from any thread, as long as there is a machine.
 #[derive(Debug, Clone)]
-pub struct Keyboard(Weak<Pc>);
+pub struct Keyboard {
+    pc: Weak<Pc>,
+    console: Console,
+    virtio_console: Option<ConsoleHandle>,
+}
 
 impl Keyboard {
-    /// Types. Gives how many bytes there was room for; `None` when the machine is gone.
+    /// Types on the console that spoke last. Gives how many bytes there was room for; `None` when
+    /// the machine is gone.
     #[must_use]
     pub fn type_on_console(&self, bytes: &[u8]) -> Option<usize> {
-        Some(self.0.upgrade()?.serial_input(bytes))
+        let pc = self.pc.upgrade()?;
+        Some(match &self.virtio_console {
+            Some(virtio) if self.console.is_virtio() => virtio.push(bytes),
+            _ => pc.serial_input(bytes),
+        })
     }
 }
 
@@ -106,9 +112,16 @@ pub struct Vm {
     endings: Option<Receiver<Ending>>,
     threads: Vec<JoinHandle<()>>,
     vsock: Option<VsockHandle>,
+    console: Console,
+    virtio_console: Option<ConsoleHandle>,
 }
 
-struct Power(SyncSender<Ending>);
+/// What the guest's own word about its end sets off: it is passed on, and the processors stop.
+struct Power {
+    endings: SyncSender<Ending>,
+    control: Arc<Control>,
+    handles: Arc<OnceLock<Vec<Arc<dyn VcpuHandle>>>>,
+}
 
 impl PowerControl for Power {
     fn power(&self, event: PowerEvent) {
@@ -118,7 +131,11 @@ impl PowerControl for Power {
             PowerEvent::DebugExit { code } => Ending::DebugExit(code as u8),
         };
         // The first ending counts.
-        let _ = self.0.try_send(ending);
+        let _ = self.endings.try_send(ending);
+        self.control.set(Phase::Ended);
+        for handle in self.handles.get().into_iter().flatten() {
+            handle.stop();
+        }
     }
 }
 
@@ -198,8 +215,18 @@ impl Vm {
         let engine = crate::engine::make(config.engine, memory.clone(), shared, cpus)?;
         // Two: the guest's own word, and a processor's that failed because of it.
         let (sender, endings) = sync_channel(2);
-        let power: SharedPower = Arc::new(Power(sender.clone()));
-        let (functions, vsock) = functions(config, snapshot.as_ref())?;
+        let control =
+            Arc::new(Control { phase: Mutex::new(Phase::Paused), changed: Condvar::new() });
+        let known = Arc::new(OnceLock::new());
+        let power: SharedPower = Arc::new(Power {
+            endings: sender.clone(),
+            control: Arc::clone(&control),
+            handles: Arc::clone(&known),
+        });
+        let Functions { functions, vsock, virtio_console } = match &snapshot {
+            Some(snapshot) => Functions::restore(&config.disks, snapshot, console)?,
+            None => Functions::new(config, console)?,
+        };
         let parts =
             PcParts { engine: Arc::clone(&engine), power, serial: console.host(), functions };
         let pc = match snapshot {
@@ -212,9 +239,8 @@ impl Vm {
             let bus: Arc<dyn Bus> = pc.clone();
             vcpus.push(engine.add_vcpu(id, bus)?);
         }
-        let handles = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
-        let control =
-            Arc::new(Control { phase: Mutex::new(Phase::Paused), changed: Condvar::new() });
+        let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
+        let _ = known.set(handles.clone());
         let mut vm = Self {
             pc,
             memory,
@@ -226,6 +252,8 @@ impl Vm {
             endings: Some(endings),
             threads: Vec::new(),
             vsock,
+            console: console.clone(),
+            virtio_console,
         };
         let timers = Arc::clone(vm.pc.timers());
         vm.spawn("timers", move || timers.run())?;
@@ -276,15 +304,20 @@ impl Vm {
         self.vsock.as_ref()
     }
 
-    /// Types on the serial console. Returns how many bytes there was room for.
+    /// Types on the console that spoke last. Returns how many bytes there was room for.
+    #[must_use]
     pub fn type_on_console(&self, bytes: &[u8]) -> usize {
-        self.pc.serial_input(bytes)
+        self.keyboard().type_on_console(bytes).unwrap_or(0)
     }
 
-    /// A way to type on the serial console from another thread.
+    /// A way to type on the console from another thread.
     #[must_use]
     pub fn keyboard(&self) -> Keyboard {
-        Keyboard(Arc::downgrade(&self.pc))
+        Keyboard {
+            pc: Arc::downgrade(&self.pc),
+            console: self.console.clone(),
+            virtio_console: self.virtio_console.clone(),
+        }
     }
 
     /// Presses the power button. Returns whether the guest listens to it.
@@ -323,6 +356,9 @@ impl Vm {
 
     /// Lets a paused machine go on.
     pub fn resume(&self) {
+        if *self.control.phase() == Phase::Ended {
+            return;
+        }
         self.clock.resume();
         self.pc.resume();
         self.control.set(Phase::Running);
@@ -412,70 +448,4 @@ impl VmConfig {
         crate::engine::choose(self.engine)?;
         check(self).map(drop)
     }
-}
-
-/// The virtio devices, new or from a snapshot's states.
-fn functions(
-    config: &VmConfig,
-    snapshot: Option<&Snapshot>,
-) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
-    match snapshot {
-        Some(snapshot) => restored_functions(&config.disks, snapshot),
-        None => new_functions(config),
-    }
-}
-
-fn new_functions(config: &VmConfig) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
-    let most = usize::from(slot::LAST - slot::DISK_FIRST) + 1;
-    if config.disks.len() > most {
-        return Err(Error::Disks(config.disks.len(), most));
-    }
-    let mut functions = Vec::new();
-    let mut handle = None;
-    if config.vsock {
-        let (device, vsock) = Vsock::new(GUEST_CID);
-        functions.push(Function { slot: slot::VSOCK, device: Box::new(device) });
-        handle = Some(vsock);
-    }
-    functions.push(Function { slot: slot::RNG, device: Box::new(Rng::new(Box::new(HostEntropy))) });
-    for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
-        let serial = format!("riad-disk{}", at - slot::DISK_FIRST);
-        let device = Box::new(Blk::new(Arc::clone(disk), &serial));
-        functions.push(Function { slot: at, device });
-    }
-    Ok((functions, handle))
-}
-
-fn restored_functions(
-    disks: &Disks,
-    snapshot: &Snapshot,
-) -> Result<(Vec<Function>, Option<VsockHandle>), Error> {
-    let saved = &snapshot.pc.functions;
-    let wanted = saved.iter().filter(|f| matches!(f.function.device, DeviceState::Blk(_))).count();
-    if wanted != disks.len() {
-        return Err(Error::Disks(disks.len(), wanted));
-    }
-    let mut disks = disks.iter();
-    let mut functions = Vec::new();
-    let mut handle = None;
-    for function in saved {
-        let device: Box<dyn riad_devices::virtio::VirtioDevice> = match &function.function.device {
-            DeviceState::Blk(state) => match disks.next() {
-                Some(disk) => Box::new(Blk::restore(Arc::clone(disk), state)?),
-                None => return Err(Error::Disks(0, wanted)),
-            },
-            DeviceState::Rng(state) => Box::new(Rng::restore(Box::new(HostEntropy), state)),
-            DeviceState::Vsock(state) => {
-                let (device, vsock) = Vsock::restore(state);
-                handle = Some(vsock);
-                Box::new(device)
-            }
-            DeviceState::Console(state) => {
-                let sink = Box::new(std::io::sink());
-                Box::new(riad_devices::virtio::console::Console::restore(sink, state).0)
-            }
-        };
-        functions.push(Function { slot: function.slot, device });
-    }
-    Ok((functions, handle))
 }

@@ -163,6 +163,11 @@ fn damaged_snapshots_are_refused() {
     std::fs::write(&state, good.replacen("\"version\":1", "\"version\":99", 1)).unwrap();
     assert!(Snapshot::read(folder.path()).unwrap_err().to_string().contains("newer"));
     std::fs::write(&state, good).unwrap();
-    std::fs::File::options().write(true).open(folder.path().join(Snapshot::MEMORY)).unwrap().set_len(4096).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(folder.path().join(Snapshot::MEMORY))
+        .unwrap()
+        .set_len(4096)
+        .unwrap();
     assert!(Snapshot::read(folder.path()).is_err(), "memory cut short");
 }

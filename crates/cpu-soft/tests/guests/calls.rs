@@ -79,8 +79,14 @@ fn conforming_code_runs_at_the_callers_level() {
 #[test]
 fn retf_to_an_outer_level_pops_the_stack_and_drops_parameters_from_both() {
     let mut guest = Guest::protected();
-    let words =
-        [USER_CODE as u32, sel::USER_CODE32.into(), 0, 0, USER_STACK as u32 - 8, sel::USER_DATA.into()];
+    let words = [
+        USER_CODE as u32,
+        sel::USER_CODE32.into(),
+        0,
+        0,
+        USER_STACK as u32 - 8,
+        sel::USER_DATA.into(),
+    ];
     for (n, word) in words.into_iter().enumerate() {
         guest.memory.write_u32(riad_memory::Gpa(STACK - 24 + n as u64 * 4), word).expect("RAM");
     }
@@ -107,7 +113,8 @@ fn a_call_gate_to_an_inner_level_switches_stacks_and_copies_parameters() {
     guest.finishes();
     let frame: Vec<u32> = (0..6).map(|n| guest.peek32(STACK0 - 24 + n * 4)).collect();
     let back = USER_CODE as u32 + 11;
-    let expected = [back, sel::USER_CODE32.into(), 0x22, 0x11, USER_STACK as u32 - 8, sel::USER_DATA.into()];
+    let expected =
+        [back, sel::USER_CODE32.into(), 0x22, 0x11, USER_STACK as u32 - 8, sel::USER_DATA.into()];
     assert_eq!(frame, expected);
     assert_eq!(guest.state.segments.cs.selector, sel::CODE32);
     assert_eq!((guest.state.gpr[4], guest.state.segments.ss.selector), (STACK0 - 24, sel::DATA0));
@@ -125,7 +132,8 @@ fn a_call_gate_of_long_mode_pushes_the_old_stack_and_comes_back_with_retf() {
         a.mov(r10, ss)?;
         a.db(&[0x48, 0xcb]) // retfq
     });
-    guest.memory
+    guest
+        .memory
         .write(riad_memory::Gpa(USER_STACK - 16), &[0, 0, 0, 0, sel::FREE as u8 | 3, 0])
         .expect("RAM");
     guest.state.gpr[3] = USER_STACK - 16;
@@ -135,7 +143,10 @@ fn a_call_gate_of_long_mode_pushes_the_old_stack_and_comes_back_with_retf() {
     });
     assert_eq!((trap.vector, trap.ip, trap.cs), (6, USER_CODE + 2, sel::USER_CODE64));
     let g = guest.state.gpr;
-    assert_eq!((g[1], g[8], g[9], g[10]), (sel::CODE64.into(), USER_STACK, sel::USER_DATA.into(), 0));
+    assert_eq!(
+        (g[1], g[8], g[9], g[10]),
+        (sel::CODE64.into(), USER_STACK, sel::USER_DATA.into(), 0)
+    );
 }
 
 #[test]
@@ -201,8 +212,8 @@ fn sysret_goes_back_to_64_bit_or_32_bit_code() {
             if wide { a.sysretq() } else { a.sysret() }
         });
         let trap = guest.program_traps(|a| a.syscall());
-        let cs = if wide { sel::USER_CODE64 } else { sel::USER_CODE32 };
-        assert_eq!((trap.vector, trap.ip, trap.cs), (6, target, cs));
+        let code = if wide { sel::USER_CODE64 } else { sel::USER_CODE32 };
+        assert_eq!((trap.vector, trap.ip, trap.cs), (6, target, code));
         assert_eq!(trap.stack.map(|s| s.1), Some(sel::USER_DATA));
     }
 }
@@ -255,9 +266,9 @@ fn sysenter_and_sysexit_take_everything_from_registers() {
         let g = guest.state.gpr;
         assert_eq!((g[7], g[6], g[5]), (0x100, 0x108, STACK0));
         assert_eq!(g[0] & (rflags::IF | rflags::CF), rflags::CF);
-        let (cs, ss) = if long { (0x123, 0x12b) } else { (0x113, 0x11b) };
-        assert_eq!((trap.vector, trap.cs, trap.ip), (6, cs, USER_CODE + 0x100));
-        assert_eq!(trap.stack, Some((USER_STACK - 0x40, ss)));
+        let (code, stack) = if long { (0x123, 0x12b) } else { (0x113, 0x11b) };
+        assert_eq!((trap.vector, trap.cs, trap.ip), (6, code, USER_CODE + 0x100));
+        assert_eq!(trap.stack, Some((USER_STACK - 0x40, stack)));
     }
 }
 

@@ -197,7 +197,7 @@ fn sysret_with_tf_traps_at_once() {
 // --- breakpoints (SDM 3B, 18.2.4 and 18.3.1) ---
 
 /// DR7 with breakpoint 0 of this kind and length on.
-fn dr7(kind: u64, length: u64) -> u64 {
+fn enabled(kind: u64, length: u64) -> u64 {
     0x402 | kind << 16 | length << 18
 }
 
@@ -205,7 +205,7 @@ fn dr7(kind: u64, length: u64) -> u64 {
 fn an_instruction_breakpoint_is_a_fault_before_the_instruction_with_rf_clear() {
     let mut guest = Guest::long();
     guest.state.debug.address[0] = CODE + 3;
-    guest.state.debug.dr7 = dr7(0, 0);
+    guest.state.debug.dr7 = enabled(0, 0);
     let trap = guest.program_traps(|a| {
         a.inc(rax)?;
         a.inc(rax)
@@ -241,7 +241,7 @@ fn a_long_repetition_hits_its_breakpoint_once() {
     guest.state.gpr[1] = 0x1_8000;
     guest.state.gpr[7] = DATA + 0x2_0000;
     guest.state.debug.address[0] = CODE;
-    guest.state.debug.dr7 = dr7(0, 0);
+    guest.state.debug.dr7 = enabled(0, 0);
     guest.program_finishes(|a| a.rep().stosb());
     assert_eq!((reported(&guest), guest.rcx()), (vec![0], 0));
 }
@@ -250,13 +250,13 @@ fn a_long_repetition_hits_its_breakpoint_once() {
 fn an_instruction_breakpoint_after_mov_ss_is_missed() {
     let mut guest = counting();
     guest.state.debug.address[0] = CODE + 4;
-    guest.state.debug.dr7 = dr7(0, 0);
+    guest.state.debug.dr7 = enabled(0, 0);
     guest.program_finishes(|a| {
         a.mov(eax, ss)?;
         a.mov(ss, eax)?;
         a.nop()
     });
-    assert_eq!(reported(&guest), []);
+    assert!(reported(&guest).is_empty());
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_data_breakpoint_traps_after_the_access() {
         let mut guest = counting();
         guest.state.gpr[3] = at;
         guest.state.debug.address[0] = DATA;
-        guest.state.debug.dr7 = dr7(kind, length);
+        guest.state.debug.dr7 = enabled(kind, length);
         guest.program_finishes(|a| {
             if write {
                 a.mov(dword_ptr(rbx), ecx)?;
@@ -286,7 +286,11 @@ fn a_data_breakpoint_traps_after_the_access() {
             a.nop()
         });
         let expected = if hit { vec![2] } else { vec![] };
-        assert_eq!(reported(&guest), expected, "kind {kind}, length {length}, {at:#x}, write {write}");
+        assert_eq!(
+            reported(&guest),
+            expected,
+            "kind {kind}, length {length}, {at:#x}, write {write}"
+        );
         if hit {
             assert_eq!(guest.state.gpr[13] & 0xf, B0);
         }
@@ -299,7 +303,7 @@ fn data_breakpoints_see_string_instructions_and_the_stack() {
     guest.state.gpr[1] = 16;
     guest.state.gpr[7] = DATA;
     guest.state.debug.address[0] = DATA + 5;
-    guest.state.debug.dr7 = dr7(1, 0);
+    guest.state.debug.dr7 = enabled(1, 0);
     guest.program_finishes(|a| {
         a.rep().stosb()?;
         a.nop()
@@ -307,7 +311,7 @@ fn data_breakpoints_see_string_instructions_and_the_stack() {
     assert_eq!(reported(&guest).len(), 1);
     let mut guest = counting();
     guest.state.debug.address[0] = crate::machine::STACK - 8;
-    guest.state.debug.dr7 = dr7(1, 2);
+    guest.state.debug.dr7 = enabled(1, 2);
     guest.program_finishes(|a| {
         a.push(rax)?;
         a.pop(rax)
@@ -320,7 +324,7 @@ fn an_access_that_faults_hits_no_breakpoint() {
     let mut guest = counting();
     guest.state.gpr[3] = 0x12_3456_7000;
     guest.state.debug.address[0] = 0x12_3456_7000;
-    guest.state.debug.dr7 = dr7(3, 3);
+    guest.state.debug.dr7 = enabled(3, 3);
     let trap = guest.program_traps(|a| a.mov(eax, dword_ptr(rbx)));
     assert_eq!((trap.vector, guest.state.gpr[15]), (14, 0));
     assert_eq!(guest.state.events.pending_debug, 0);
@@ -334,7 +338,7 @@ fn io_breakpoints_need_cr4_de() {
             guest.state.control.cr4 |= cr4::DE;
         }
         guest.state.debug.address[0] = 0x84;
-        guest.state.debug.dr7 = dr7(2, 3);
+        guest.state.debug.dr7 = enabled(2, 3);
         guest.program_finishes(|a| {
             a.out(0x86, al)?;
             a.out(0x88, al)
@@ -391,7 +395,10 @@ fn breakpoints_work_at_level_3_and_in_compatibility_mode() {
     guest.state.segments.cs.rights = 0xc0fb;
     guest.state.segments.cs.selector = sel::USER_CODE32;
     guest.state.debug.address[0] = USER_CODE + 1;
-    guest.state.debug.dr7 = dr7(0, 0);
+    guest.state.debug.dr7 = enabled(0, 0);
     let trap = guest.program_traps(|a| a.nop().and_then(|()| a.nop()));
-    assert_eq!((trap.vector, trap.ip, trap.stack.map(|s| s.0)), (1, USER_CODE + 1, Some(USER_STACK)));
+    assert_eq!(
+        (trap.vector, trap.ip, trap.stack.map(|s| s.0)),
+        (1, USER_CODE + 1, Some(USER_STACK))
+    );
 }

@@ -113,8 +113,12 @@ fn faults_push_rf_set_and_traps_do_not() {
 #[test]
 fn int3_and_int_n_return_to_what_follows_and_ud2_to_itself() {
     type Body = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
-    let cases: [(Body, u8, u64); 4] =
-        [(|a| a.int3(), 3, 1), (|a| a.int(0x40), 0x40, 2), (|a| a.ud2(), 6, 0), (|a| a.int1(), 1, 1)];
+    let cases: [(Body, u8, u64); 4] = [
+        (|a| a.int3(), 3, 1),
+        (|a| a.int(0x40), 0x40, 2),
+        (|a| a.ud2(), 6, 0),
+        (|a| a.int1(), 1, 1),
+    ];
     for (body, vector, length) in cases {
         let mut guest = Guest::long();
         let trap = guest.program_traps(body);
@@ -220,7 +224,7 @@ fn a_bad_inner_stack_is_an_invalid_task_state_naming_the_stack() {
         (sel::READ_ONLY, 10, sel::READ_ONLY),
         (sel::ABSENT_DATA, 12, sel::ABSENT_DATA),
     ];
-    for (ss, vector, code) in cases {
+    for (stack, vector, code) in cases {
         let mut guest = Guest::protected();
         guest.to_user();
         guest.gate32(0x40, STUBS + 0x400, 0xee);
@@ -228,10 +232,10 @@ fn a_bad_inner_stack_is_an_invalid_task_state_naming_the_stack() {
         for v in [10, 12] {
             guest.gate32_to(v, sel::CONFORMING32, STUBS + u64::from(v) * 16, 0x8e);
         }
-        guest.memory.write_u16(riad_memory::Gpa(TSS + 8), ss).expect("RAM");
+        guest.memory.write_u16(riad_memory::Gpa(TSS + 8), stack).expect("RAM");
         guest.state.rflags |= rflags::IOPL;
         let trap = guest.program_traps(|a| a.int(0x40));
-        assert_eq!(trap.what(), (vector, Some(u32::from(code))), "SS0 {ss:#x}");
+        assert_eq!(trap.what(), (vector, Some(u32::from(code))), "SS0 {stack:#x}");
         assert_eq!(trap.ip, USER_CODE);
     }
 }
@@ -290,7 +294,11 @@ fn a_page_fault_while_delivering_a_page_fault_is_a_double_fault_and_cr2_is_the_s
     let trap = guest.program_traps(|a| a.mov(rax, qword_ptr(rbx)));
     assert_eq!((trap.what(), trap.ip), ((8, Some(0)), CODE));
     assert_eq!(guest.state.control.cr2, FAR + 0x1ff8);
-    assert_eq!(trap.stack.map(|s| s.0), Some(FAR + 0x2000), "nothing of the first delivery is left");
+    assert_eq!(
+        trap.stack.map(|s| s.0),
+        Some(FAR + 0x2000),
+        "nothing of the first delivery is left"
+    );
 }
 
 #[test]
@@ -447,12 +455,8 @@ fn tables_of_a_64_bit_kernel_work_from_compatibility_mode_even_across_pages() {
     guest.poke(DATA + 0xff8 + 4, STACK0);
     guest.state.segments.tr.base = base;
     guest.to_user();
-    guest.state.segments.cs = Segment {
-        selector: sel::USER_CODE32,
-        base: 0,
-        limit: u32::MAX,
-        rights: 0xc0fb,
-    };
+    guest.state.segments.cs =
+        Segment { selector: sel::USER_CODE32, base: 0, limit: u32::MAX, rights: 0xc0fb };
     let trap = guest.program_traps(|a| a.ud2());
     assert_eq!((trap.what(), trap.cs), ((6, None), sel::USER_CODE32));
     assert_eq!(guest.state.gpr[4], STACK0 - 40);
@@ -462,7 +466,8 @@ fn tables_of_a_64_bit_kernel_work_from_compatibility_mode_even_across_pages() {
 fn iret_to_a_16_bit_stack_keeps_the_upper_half_of_esp() {
     let mut guest = Guest::protected();
     guest.set_descriptor(sel::FREE, descriptor(0, 0xffff, 0xf3, 0));
-    let words = [USER_CODE as u32, sel::USER_CODE32.into(), 2, 0x1234_5678, u32::from(sel::FREE) | 3];
+    let words =
+        [USER_CODE as u32, sel::USER_CODE32.into(), 2, 0x1234_5678, u32::from(sel::FREE) | 3];
     for (n, word) in words.into_iter().enumerate() {
         guest.memory.write_u32(riad_memory::Gpa(STACK - 20 + n as u64 * 4), word).expect("RAM");
     }
@@ -508,7 +513,7 @@ fn the_io_bitmap_lets_level_3_use_single_ports() {
     let mut guest = Guest::user();
     guest.memory.write_u16(riad_memory::Gpa(TSS + 0x66), 0x68).expect("RAM");
     guest.memory.fill(riad_memory::Gpa(TSS + 0x68), 32, 0xff).expect("RAM");
-    guest.memory.write_u8(riad_memory::Gpa(TSS + 0x68 + 2), 0b1100_1111).expect("RAM");
+    guest.memory.write(riad_memory::Gpa(TSS + 0x68 + 2), &[0b1100_1111]).expect("RAM");
     let trap = guest.program_traps(|a| {
         a.in_(al, 0x14)?;
         a.in_(ax, 0x14)?;
@@ -550,9 +555,12 @@ fn umip_hides_the_tables_from_level_3() {
 #[test]
 fn alignment_is_checked_at_level_3_when_am_and_ac_say_so() {
     // SDM 3A, 7.15, interrupt 17.
-    for (am, ac, level, faults) in
-        [(true, true, 3, true), (false, true, 3, false), (true, false, 3, false), (true, true, 0, false)]
-    {
+    for (am, ac, level, faults) in [
+        (true, true, 3, true),
+        (false, true, 3, false),
+        (true, false, 3, false),
+        (true, true, 0, false),
+    ] {
         let mut guest = if level == 3 { Guest::user() } else { Guest::long() };
         if am {
             guest.state.control.cr0 |= riad_cpu::x86::cr0::AM;

@@ -39,7 +39,6 @@ pub(crate) const USER_STACK: u64 = 0x44_0000;
 pub(crate) const RAM: u64 = 8 << 20;
 
 /// Selectors of the machine's descriptor table.
-#[expect(missing_docs, reason = "the selectors say what they are")]
 pub(crate) mod sel {
     pub(crate) const CODE64: u16 = 0x08;
     pub(crate) const DATA0: u16 = 0x10;
@@ -81,12 +80,6 @@ pub(crate) struct World {
     /// Vectors the 8259 will give.
     pub(crate) extint: Mutex<VecDeque<u8>>,
     handles: Mutex<Vec<Arc<dyn VcpuHandle>>>,
-}
-
-impl World {
-    pub(crate) fn ports(&self) -> Vec<u32> {
-        self.ports.lock().expect("ports").iter().map(|&(_, value)| value).collect()
-    }
 }
 
 fn little(data: &[u8]) -> u64 {
@@ -200,17 +193,18 @@ impl Guest {
             self.poke(GDT + n as u64 * 8, entry);
         }
         for vector in 0..256 {
-            self.memory.write(Gpa(STUBS + vector * 16), &[0xe6, STOP, 0xf4, 0xeb, 0xfd]).expect("RAM");
+            self.memory
+                .write(Gpa(STUBS + vector * 16), &[0xe6, STOP, 0xf4, 0xeb, 0xfd])
+                .expect("RAM");
         }
         self.state.gdtr = DescriptorTable { base: GDT, limit: 0xff };
-        self.state.segments.tr = Segment { selector: sel::TSS, base: TSS, limit: 0x1fff, rights: 0x8b };
+        self.state.segments.tr =
+            Segment { selector: sel::TSS, base: TSS, limit: 0x1fff, rights: 0x8b };
         self.state.segments.ldtr = Segment { rights: Segment::UNUSABLE, ..Segment::default() };
         self.state.control.cr0 |= cr0::NE | cr0::MP | cr0::WP;
         self.state.control.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
         self.state.gpr[4] = STACK;
-        // No I/O bitmap within the task state's limit.
         self.memory.write_u16(Gpa(TSS + 0x66), 0xffff).expect("RAM");
-        // In the task state, no port is allowed until a test says so.
     }
 
     /// 32-bit protected mode at level 0, flat, without paging.
@@ -274,7 +268,8 @@ impl Guest {
     pub(crate) fn to_user(&mut self) {
         let s = &mut self.state;
         let long = s.control.efer & efer::LMA != 0;
-        s.segments.cs = if long { flat(sel::USER_CODE64, 0xa0fb) } else { flat(sel::USER_CODE32, 0xc0fb) };
+        s.segments.cs =
+            if long { flat(sel::USER_CODE64, 0xa0fb) } else { flat(sel::USER_CODE32, 0xc0fb) };
         let data = flat(sel::USER_DATA, 0xc0f3);
         (s.segments.ds, s.segments.es, s.segments.ss) = (data, data, data);
         (s.segments.fs, s.segments.gs) = (data, data);
@@ -451,7 +446,8 @@ impl Guest {
         let first = u64::from(has_code);
         let (cs, flags) = (word(first + 1) as u16, word(first + 2));
         let switched = width == 8
-            || (width == 4 && (u32::from(cs & 3) > u32::from(s.segments.cs.dpl()) || flags & rflags::VM != 0));
+            || (width == 4
+                && (u32::from(cs & 3) > u32::from(s.segments.cs.dpl()) || flags & rflags::VM != 0));
         let stack = switched.then(|| (word(first + 3), word(first + 4) as u16));
         Some(Trap { vector, code, ip: word(first), cs, flags, stack })
     }

@@ -15,7 +15,12 @@ const PART64: u64 = 0x1_4000;
 const POINTER: u64 = 0x500;
 
 /// `jmp selector:offset`, with an operand-size prefix where the code is 16-bit.
-fn jump(a: &mut CodeAssembler, prefix: bool, selector: u16, to: u64) -> Result<(), iced_x86::IcedError> {
+fn jump(
+    a: &mut CodeAssembler,
+    prefix: bool,
+    selector: u16,
+    to: u64,
+) -> Result<(), iced_x86::IcedError> {
     let mut bytes = vec![];
     if prefix {
         bytes.push(0x66);
@@ -103,21 +108,28 @@ fn real_to_protected_to_long_to_compatibility_and_all_the_way_back() {
         a.mov(cr0, eax)?;
         a.db(&[0xea, 0x00, 0x02, 0x00, 0x09]) // jmp 0900:0200
     });
-    guest.memory
-        .write(Gpa(0x9200), &assemble(0x200, 16, |a| {
-            a.xor(ax, ax)?;
-            a.mov(ds, ax)?;
-            a.mov(bx, cs)?;
-            a.mov(word_ptr(0x600u64), 0x16)?;
-            a.out(u32::from(crate::machine::STOP), al)
-        }))
+    guest
+        .memory
+        .write(
+            Gpa(0x9200),
+            &assemble(0x200, 16, |a| {
+                a.xor(ax, ax)?;
+                a.mov(ds, ax)?;
+                a.mov(bx, cs)?;
+                a.mov(word_ptr(0x600u64), 0x16)?;
+                a.out(u32::from(crate::machine::STOP), al)
+            }),
+        )
         .expect("RAM");
     guest.finishes();
     assert_eq!(guest.peek32(DATA), 0x32);
     let active = (efer::LME | efer::LMA) as u32;
     assert_eq!(guest.peek32(DATA + 4) & active, active);
     assert_eq!(guest.peek(DATA + 8), 0x1234_5678_9abc_def0);
-    assert_eq!((guest.peek32(DATA + 16), guest.peek32(DATA + 20) & active), (0xc0, efer::LME as u32));
+    assert_eq!(
+        (guest.peek32(DATA + 16), guest.peek32(DATA + 20) & active),
+        (0xc0, efer::LME as u32)
+    );
     assert_eq!((guest.peek16(0x600), guest.rbx() & 0xffff), (0x16, 0x900));
     let control = &guest.state.control;
     assert_eq!((control.cr0 & 1, control.efer), (0, 0));
@@ -191,7 +203,10 @@ fn real_mode_interrupts_push_six_bytes_and_clear_if() {
     // And IRET comes back.
     let mut guest = real();
     guest.memory.write_u32(Gpa(0x21 * 4), 0x0900_0010).expect("RAM");
-    guest.memory.write(Gpa(0x9010), &assemble(0x10, 16, |a| a.inc(ax).and_then(|()| a.iret()))).expect("RAM");
+    guest
+        .memory
+        .write(Gpa(0x9010), &assemble(0x10, 16, |a| a.inc(ax).and_then(|()| a.iret())))
+        .expect("RAM");
     guest.program_finishes(|a| {
         a.int(0x21)?;
         a.int(0x21)
@@ -316,12 +331,16 @@ fn a_start_up_ipi_starts_a_waiting_processor_in_real_mode_at_its_page() {
     let guest = Guest::protected();
     let mut other = guest.another(1);
     assert_eq!(other.state().expect("state").events.activity, Activity::WaitForSipi);
-    guest.memory
-        .write(Gpa(0x7_0000), &assemble(0, 16, |a| {
-            a.mov(ax, cs)?;
-            a.mov(bx, 0x77)?;
-            stop(a)
-        }))
+    guest
+        .memory
+        .write(
+            Gpa(0x7_0000),
+            &assemble(0, 16, |a| {
+                a.mov(ax, cs)?;
+                a.mov(bx, 0x77)?;
+                stop(a)
+            }),
+        )
         .expect("RAM");
     // As MSIs: INIT, then a start-up at page 0x70, to APIC id 1.
     riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_1000, 0x4500);
@@ -355,7 +374,6 @@ fn init_resets_what_it_should_and_leaves_the_rest() {
     guest.program(|a| a.nop());
     guest.finishes();
     riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_0000, 0x4500);
-    guest.memory.write(Gpa(0x0), &[0]).expect("RAM");
     let before = guest.vcpu.state().expect("state");
     assert_eq!(guest.vcpu.run(Limit::Instructions(0)).expect("an exit"), Exit::Limit);
     let _ = guest.vcpu.run(Limit::Instructions(1)).expect("an exit");

@@ -15,8 +15,8 @@ const USER: u32 = 4;
 const RSVD: u32 = 8;
 const FETCH: u32 = 16;
 
-/// A linear address with tables of its own.
-const FAR: u64 = 0x12_3456_7000;
+/// A linear address with tables of its own, at every level.
+const FAR: u64 = 0x7012_3456_7000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -100,7 +100,11 @@ fn reserved_bits_fault_with_rsvd_whatever_the_access() {
             let entry = guest.tables.entry(FAR, level);
             guest.poke(entry, guest.peek(entry) | bit);
             let code = fault(&mut guest, access, FAR);
-            assert_eq!(code, Some(PRESENT | RSVD | extra), "level {level}, bit {bit:#x}, {access:?}");
+            assert_eq!(
+                code,
+                Some(PRESENT | RSVD | extra),
+                "level {level}, bit {bit:#x}, {access:?}"
+            );
         }
     }
     for (level, bit) in [(2, 1 << 13), (2, 1 << 20), (3, 1 << 13), (3, 1 << 29)] {
@@ -147,6 +151,7 @@ fn level_3_writes_need_the_writable_bit_at_every_level() {
     for level in 1..=4 {
         let mut guest = far(P | RW | US);
         guest.to_user();
+        guest.state.rflags |= rflags::IOPL;
         let entry = guest.tables.entry(FAR, level);
         guest.poke(entry, guest.peek(entry) & !RW);
         assert_eq!(touch(&mut guest, Read, FAR), None);
@@ -354,7 +359,8 @@ fn narrow(entries: &[(u64, u32)]) -> Guest {
 
 #[test]
 fn narrow_paging_has_pages_of_4k_and_4m_with_accessed_and_dirty_bits() {
-    let mut guest = narrow(&[(0x20_0000 + 0x100 * 4, 0x20_1003), (0x20_1000 + 5 * 4, DATA as u32 | 3)]);
+    let mut guest =
+        narrow(&[(0x20_0000 + 0x100 * 4, 0x20_1003), (0x20_1000 + 5 * 4, DATA as u32 | 3)]);
     guest.poke(DATA, 77);
     guest.program_finishes(|a| {
         a.mov(eax, dword_ptr(0x4000_5000u64))?;

@@ -84,10 +84,4 @@ impl Tables {
         let at = self.entry(address, 1);
         self.read(at)
     }
-
-    /// Adds and takes bits of the entry that maps 4 KiB.
-    pub(crate) fn change(&mut self, address: u64, add: u64, take: u64) {
-        let at = self.entry(address, 1);
-        self.write(at, self.read(at) & !take | add);
-    }
 }

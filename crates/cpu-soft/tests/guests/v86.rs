@@ -32,13 +32,17 @@ fn iret_enters_virtual_8086_mode_with_all_segments() {
         guest.memory.write_u32(Gpa(STACK - 36 + n as u64 * 4), word).expect("RAM");
     }
     guest.state.gpr[4] = STACK - 36;
-    guest.memory
-        .write(Gpa(PROGRAM + 0x10), &crate::machine::assemble(0x10, 16, |a| {
-            a.mov(ax, ds)?;
-            a.mov(bx, cs)?;
-            a.push(ax)?;
-            a.ud2()
-        }))
+    guest
+        .memory
+        .write(
+            Gpa(PROGRAM + 0x10),
+            &crate::machine::assemble(0x10, 16, |a| {
+                a.mov(ax, ds)?;
+                a.mov(bx, cs)?;
+                a.push(ax)?;
+                a.ud2()
+            }),
+        )
         .expect("RAM");
     let trap = guest.program_traps(|a| a.iretd());
     assert_eq!((trap.vector, trap.cs, trap.ip), (6, 0x5000, 0x15));
@@ -172,5 +176,8 @@ fn segments_are_16_times_their_selector_and_64k_long() {
 fn an_interrupt_through_a_gate_to_another_level_is_refused() {
     let mut guest = v86(0);
     guest.gate32_to(6, sel::CONFORMING32, 0x4000, 0x8e);
-    assert_eq!(guest.program_traps(|a| a.ud2()).what(), (13, Some(u32::from(sel::CONFORMING32) | 1)));
+    assert_eq!(
+        guest.program_traps(|a| a.ud2()).what(),
+        (13, Some(u32::from(sel::CONFORMING32) | 1))
+    );
 }

@@ -15,10 +15,10 @@ const TICKS: u32 = 0x20_1000;
 const ACCUMULATOR: u32 = 0x20_1010;
 const ARENA: u32 = 0x21_0000;
 /// What it writes to the debug exit port at the end.
-pub const EXIT: u8 = 0x21;
+pub(crate) const EXIT: u8 = 0x21;
 
 /// A Multiboot image of the kernel, which does `steps` steps.
-pub fn kernel(steps: u32) -> Vec<u8> {
+pub(crate) fn kernel(steps: u32) -> Vec<u8> {
     let mut code = handler().expect("the handler assembles");
     code.resize(MAIN as usize, 0x90);
     code.extend(assemble(steps).expect("the guest assembles"));
@@ -30,10 +30,10 @@ pub fn kernel(steps: u32) -> Vec<u8> {
         magic,
         flags,
         0u32.wrapping_sub(magic).wrapping_sub(flags),
-        BASE,              // header_addr
-        BASE,              // load_addr
-        end,               // load_end_addr
-        end,               // bss_end_addr
+        BASE,                     // header_addr
+        BASE,                     // load_addr
+        end,                      // load_end_addr
+        end,                      // bss_end_addr
         BASE + header_len + MAIN, // entry_addr
     ];
     let mut image: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -109,9 +109,19 @@ fn assemble(steps: u32) -> Result<Vec<u8>, iced_x86::IcedError> {
     a.mov(dword_ptr(edi + 0x7f2), IDT as i32)?;
     a.lidt(ptr(edi + 0x7f0))?;
     for (port, value) in [
-        (0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xfe),
-        (0xa0, 0x11), (0xa1, 0x28), (0xa1, 2), (0xa1, 1), (0xa1, 0xff),
-        (0x43, 0x34), (0x40, 0x54), (0x40, 0x02),
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0x21, 0xfe),
+        (0xa0, 0x11),
+        (0xa1, 0x28),
+        (0xa1, 2),
+        (0xa1, 1),
+        (0xa1, 0xff),
+        (0x43, 0x34),
+        (0x40, 0x54),
+        (0x40, 0x02),
     ] {
         a.mov(al, value)?;
         a.out(port, al)?;

@@ -1,0 +1,246 @@
+//! A processor can be stopped at any instruction, saved, and go on elsewhere (wall 4 of the design).
+
+use iced_x86::code_asm::*;
+use proptest::prelude::*;
+use riad_clock::{Clock, ClockState};
+use riad_cpu::x86::{VcpuState, cr0, efer, rflags};
+use riad_cpu::{Exit, Limit, Vcpu};
+use riad_memory::Gpa;
+
+use crate::machine::{CODE, DATA, Guest, RAM, USER_CODE, USER_DATA, sel, stop};
+
+const HANDLER: u64 = 0x1_8000;
+const APIC: u64 = 0xfee0_0000;
+const ROUNDS: u32 = 1500;
+/// Instructions that a machine and its copy go on side by side.
+const STRETCH: u64 = 7000;
+
+/// A guest that does a bit of everything: level 3 computes with integers, x87 and SSE, copies
+/// strings, writes code and runs it, calls into level 0 and divides by zero; a periodic timer
+/// interrupts it; level 0 plays with shadows. It ends by itself; what it computed is at
+/// [`USER_DATA`].
+fn busy() -> Guest {
+    let mut guest = Guest::long();
+    guest.tables.map(APIC, APIC | 3);
+    guest.to_user();
+    let s = &mut guest.state;
+    s.rflags |= rflags::IF;
+    s.control.cr0 |= cr0::MP;
+    s.apic.svr = 0x1ff;
+    s.apic.lvt[0] = 0x2_0040;
+    s.apic.timer_divide = 0xb;
+    s.apic.timer_initial = 30_000;
+    s.apic.timer_start = Some(0);
+    s.msrs.star = 0x20 << 48 | u64::from(sel::CODE64) << 32;
+    s.msrs.lstar = HANDLER;
+    s.msrs.sfmask = rflags::IF;
+    // SYSCALL: count; end when R15 says so.
+    guest.code(HANDLER, 64, |a| {
+        let mut on = a.create_label();
+        a.inc(qword_ptr(DATA))?;
+        a.test(r15, r15)?;
+        a.jne(on)?;
+        stop(a)?;
+        a.set_label(&mut on)?;
+        a.sysretq()
+    });
+    // Timer: count, end of interrupt, with shadows on the way.
+    guest.gate64(0x40, HANDLER + 0x100, 0x8e, 0);
+    guest.code(HANDLER + 0x100, 64, |a| {
+        a.push(rax)?;
+        a.inc(qword_ptr(DATA + 8))?;
+        a.mov(eax, APIC as u32)?;
+        a.mov(dword_ptr(rax + 0xb0), 0)?;
+        a.mov(eax, ss)?;
+        a.mov(ss, eax)?;
+        a.sti()?;
+        a.nop()?;
+        a.cli()?;
+        a.pop(rax)?;
+        a.iretq()
+    });
+    // #DE: skip the two-byte instruction.
+    guest.gate64(0, HANDLER + 0x200, 0x8e, 1);
+    guest.code(HANDLER + 0x200, 64, |a| {
+        a.inc(qword_ptr(DATA + 16))?;
+        a.add(qword_ptr(rsp), 2)?;
+        a.iretq()
+    });
+    guest.code(USER_CODE, 64, |a| {
+        let mut again = a.create_label();
+        let mut patched = a.create_label();
+        a.mov(r15d, ROUNDS)?;
+        a.mov(ebx, USER_DATA as u32)?;
+        a.fninit()?;
+        a.fld1()?;
+        a.fldpi()?;
+        a.set_label(&mut again)?;
+        a.fadd_2(st1, st0)?;
+        a.fxch(st0, st1)?;
+        a.fsqrt()?;
+        a.fadd_2(st0, st1)?;
+        a.cvtsi2sd(xmm0, r15)?;
+        a.addsd(xmm1, xmm0)?;
+        a.paddq(xmm15, xmm1)?;
+        a.imul_3(r9, r15, 0x1003F)?;
+        a.add(r10, r9)?;
+        a.rol(r10, 7)?;
+        a.adc(r11, r10)?;
+        a.mov(qword_ptr(rbx + r15 * 8), r11)?;
+        a.lea(rsi, qword_ptr(rbx + 0x1000))?;
+        a.lea(rdi, qword_ptr(rbx + 0x3001))?;
+        a.mov(ecx, 700)?;
+        a.rep().movsb()?;
+        a.lea(r8, qword_ptr(patched))?;
+        a.mov(byte_ptr(r8 + 2), r10b)?;
+        a.set_label(&mut patched)?;
+        a.mov(r12d, 0)?;
+        a.add(r11, r12)?;
+        a.xor(ecx, ecx)?;
+        a.mov(eax, 5)?;
+        a.xor(edx, edx)?;
+        a.div(ecx)?;
+        a.syscall()?;
+        a.dec(r15)?;
+        a.jne(again)?;
+        a.fstp(qword_ptr(rbx + 0x8000))?;
+        a.fstp(qword_ptr(rbx + 0x8008))?;
+        a.movupd(xmmword_ptr(rbx + 0x8010), xmm1)?;
+        a.movdqu(xmmword_ptr(rbx + 0x8020), xmm15)?;
+        a.mov(qword_ptr(rbx + 0x8030), r11)?;
+        a.syscall()?;
+        a.ud2()
+    });
+    guest
+}
+
+/// What the guest computed, whenever it was interrupted.
+fn outcome(guest: &Guest) -> (Vec<u8>, u64, u64) {
+    let computed = guest.memory.read_vec(Gpa(USER_DATA), 0x9000).expect("RAM");
+    (computed, guest.peek(DATA), guest.peek(DATA + 16))
+}
+
+/// The same machine again, from what can be written to a file.
+fn rebuilt(guest: &Guest) -> Guest {
+    let json = serde_json::to_string(&guest.vcpu.state().expect("state")).expect("JSON");
+    let state: VcpuState = serde_json::from_str(&json).expect("the same");
+    let mut copy = Guest::long();
+    let ram = guest.memory.read_vec(Gpa(0), RAM as usize).expect("RAM");
+    copy.memory.write(Gpa(0), &ram).expect("RAM");
+    let ClockState { now } = guest.clock.save();
+    copy.clock.advance_to(now);
+    copy.vcpu.set_state(&state).expect("a state a processor can be in");
+    assert_eq!(copy.vcpu.state().expect("state"), state, "nothing was lost or added");
+    copy
+}
+
+fn ends(guest: &mut Guest) -> Exit {
+    guest.vcpu.run(Limit::Instructions(10_000_000)).expect("an exit")
+}
+
+#[test]
+fn a_guest_goes_on_the_same_after_being_rebuilt_at_any_instruction() {
+    let mut reference = busy();
+    reference.vcpu.set_state(&reference.state).expect("state");
+    assert_eq!(ends(&mut reference), Exit::Stopped);
+    let length = reference.vcpu.cpu.retired;
+    let expected = outcome(&reference);
+    assert_eq!((expected.1, expected.2), (u64::from(ROUNDS) + 1, u64::from(ROUNDS)));
+    assert!(reference.peek(DATA + 8) > 3, "the timer interrupted it");
+
+    let config =
+        ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    // Not so late that it ends meanwhile.
+    let points = proptest::collection::vec(1..length / 3 - STRETCH, 1..=3);
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let result = runner.run(&points, |points| {
+        let mut guest = busy();
+        guest.vcpu.set_state(&guest.state).expect("state");
+        for count in points {
+            prop_assert_eq!(
+                guest.vcpu.run(Limit::Instructions(count)).expect("an exit"),
+                Exit::Limit
+            );
+            let mut copy = rebuilt(&guest);
+            // For a while both go on in step, to the instruction and the nanosecond...
+            for machine in [&mut guest, &mut copy] {
+                let _ = machine.vcpu.run(Limit::Instructions(STRETCH)).expect("an exit");
+            }
+            prop_assert_eq!(guest.vcpu.state().expect("state"), copy.vcpu.state().expect("state"));
+            prop_assert_eq!(guest.clock.now(), copy.clock.now());
+            let ram = |machine: &Guest| machine.memory.read_vec(Gpa(0), RAM as usize).expect("RAM");
+            prop_assert!(ram(&guest) == ram(&copy));
+            guest = copy;
+        }
+        // ... and the end is what it would have been.
+        prop_assert_eq!(ends(&mut guest), Exit::Stopped);
+        prop_assert!(outcome(&guest) == expected);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn every_single_instruction_of_a_stretch_can_be_the_last() {
+    // Interrupt frames, shadows and repetitions included: stop after each one.
+    let mut guest = busy();
+    guest.vcpu.set_state(&guest.state).expect("state");
+    guest.vcpu.run(Limit::Instructions(3000)).expect("an exit");
+    for _ in 0..150 {
+        let state = guest.vcpu.state().expect("state");
+        let json = serde_json::to_string(&state).expect("JSON");
+        assert_eq!(serde_json::from_str::<VcpuState>(&json).expect("the same"), state);
+        guest.vcpu.set_state(&state).expect("a state a processor can be in");
+        guest.vcpu.run(Limit::Instructions(1)).expect("an exit");
+    }
+    assert_eq!(ends(&mut guest), Exit::Stopped);
+    let mut reference = busy();
+    reference.vcpu.set_state(&reference.state).expect("state");
+    ends(&mut reference);
+    assert!(outcome(&guest) == outcome(&reference));
+}
+
+#[test]
+fn limits_are_exact() {
+    let mut guest = Guest::long();
+    guest.program(|a| {
+        for _ in 0..50 {
+            a.inc(rax)?;
+        }
+        Ok(())
+    });
+    guest.vcpu.set_state(&guest.state).expect("state");
+    let mut total = 0;
+    for count in [1, 2, 3, 5, 7, 11] {
+        assert_eq!(guest.vcpu.run(Limit::Instructions(count)).expect("an exit"), Exit::Limit);
+        total += count;
+        let state = guest.vcpu.state().expect("state");
+        assert_eq!((state.gpr[0], state.rip), (total, CODE + total * 3));
+    }
+    assert_eq!(guest.vcpu.instructions(), Some(total));
+}
+
+#[test]
+fn states_no_processor_can_be_in_are_refused_and_the_old_state_stays() {
+    type Change = fn(&mut VcpuState);
+    let changes: &[Change] = &[
+        |s| s.control.cr0 &= !cr0::PE,
+        |s| s.control.efer &= !efer::LMA,
+        |s| s.control.cr4 = 1 << 40,
+        |s| s.rflags |= rflags::VM,
+        |s| s.segments.fs.base = 1 << 63,
+        |s| s.apic.id = 3,
+        |s| s.events.pending_debug = u64::MAX,
+    ];
+    let mut guest = Guest::long();
+    guest.vcpu.set_state(&guest.state).expect("state");
+    let before = guest.vcpu.state().expect("state");
+    for (n, change) in changes.iter().enumerate() {
+        let mut state = before.clone();
+        change(&mut state);
+        assert!(guest.vcpu.set_state(&state).is_err(), "change {n}");
+        assert_eq!(guest.vcpu.state().expect("state"), before);
+    }
+}

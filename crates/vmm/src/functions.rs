@@ -1,0 +1,88 @@
+//! The machine's virtio devices, and the host's ends of them.
+
+use std::sync::Arc;
+
+use riad_devices::pci::slot;
+use riad_devices::virtio::blk::Blk;
+use riad_devices::virtio::console::{Console as VirtioConsole, ConsoleHandle};
+use riad_devices::virtio::rng::{HostEntropy, Rng};
+use riad_devices::virtio::vsock::Vsock;
+use riad_devices::virtio::{DeviceState, VirtioDevice};
+use riad_machine::pc::Function;
+
+use crate::snapshot::Snapshot;
+use crate::{Console, Disks, Error, GUEST_CID, VmConfig, VsockHandle};
+
+/// The devices, and the host's ends of those that have one.
+#[derive(Default)]
+pub(crate) struct Functions {
+    pub(crate) functions: Vec<Function>,
+    pub(crate) vsock: Option<VsockHandle>,
+    pub(crate) virtio_console: Option<ConsoleHandle>,
+}
+
+impl Functions {
+    /// New devices for a machine.
+    pub(crate) fn new(config: &VmConfig, console: &Console) -> Result<Self, Error> {
+        let most = usize::from(slot::LAST - slot::DISK_FIRST) + 1;
+        if config.disks.len() > most {
+            return Err(Error::Disks(config.disks.len(), most));
+        }
+        let mut all = Self::default();
+        if config.vsock {
+            let (device, handle) = Vsock::new(GUEST_CID);
+            all.vsock = Some(handle);
+            all.add(slot::VSOCK, device);
+        }
+        let (device, handle) = VirtioConsole::new(console.virtio_sink());
+        all.virtio_console = Some(handle);
+        all.add(slot::CONSOLE, device);
+        all.add(slot::RNG, Rng::new(Box::new(HostEntropy)));
+        for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
+            let serial = format!("riad-disk{}", at - slot::DISK_FIRST);
+            all.add(at, Blk::new(Arc::clone(disk), &serial));
+        }
+        Ok(all)
+    }
+
+    /// The devices of a snapshot, in its order.
+    pub(crate) fn restore(
+        disks: &Disks,
+        snapshot: &Snapshot,
+        console: &Console,
+    ) -> Result<Self, Error> {
+        let saved = &snapshot.pc.functions;
+        let is_disk = |state: &DeviceState| matches!(state, DeviceState::Blk(_));
+        let wanted = saved.iter().filter(|f| is_disk(&f.function.device)).count();
+        if wanted != disks.len() {
+            return Err(Error::Disks(disks.len(), wanted));
+        }
+        let mut disks = disks.iter();
+        let mut all = Self::default();
+        for function in saved {
+            let at = function.slot;
+            match &function.function.device {
+                DeviceState::Blk(state) => match disks.next() {
+                    Some(disk) => all.add(at, Blk::restore(Arc::clone(disk), state)?),
+                    None => return Err(Error::Disks(0, wanted)),
+                },
+                DeviceState::Rng(state) => all.add(at, Rng::restore(Box::new(HostEntropy), state)),
+                DeviceState::Vsock(state) => {
+                    let (device, handle) = Vsock::restore(state);
+                    all.vsock = Some(handle);
+                    all.add(at, device);
+                }
+                DeviceState::Console(state) => {
+                    let (device, handle) = VirtioConsole::restore(console.virtio_sink(), state);
+                    all.virtio_console = Some(handle);
+                    all.add(at, device);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, slot: u8, device: impl VirtioDevice + 'static) {
+        self.functions.push(Function { slot, device: Box::new(device) });
+    }
+}
