@@ -437,7 +437,7 @@ impl Cpu {
     }
 
     fn check_alignment(&self, address: u64, size: usize) -> Done {
-        if self.tlb.view == Tlb::CHECKED && size <= 8 && address % size as u64 != 0 {
+        if self.tlb.view == Tlb::CHECKED && size <= 8 && !address.is_multiple_of(size as u64) {
             return Err(Fault::AC);
         }
         Ok(())

@@ -257,8 +257,8 @@ impl Cpu {
     /// was taken already (SDM 3B, 18.3.1.1).
     #[cold]
     fn note_iteration(&mut self, ops: &[Op], done: u32) {
-        let repeated = |op: &Op| op.has_memory() && op.prefix & (Op::REP | Op::REPNE) != 0;
-        if ops.get(done as usize - 1).is_some_and(repeated) {
+        let last = (done as usize).checked_sub(1).and_then(|n| ops.get(n));
+        if last.is_some_and(|op| op.has_memory() && op.prefix & (Op::REP | Op::REPNE) != 0) {
             self.flags.bits |= rflags::RF;
         }
     }

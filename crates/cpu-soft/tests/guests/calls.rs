@@ -66,7 +66,7 @@ fn a_far_transfer_names_the_selector_it_cannot_use() {
 #[test]
 fn conforming_code_runs_at_the_callers_level() {
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     guest.set_descriptor(sel::FREE, descriptor(USER_CODE as u32 + 0x100, 0xfff, 0x9f, 0x4));
     guest.code(USER_CODE + 0x100, 32, |a| {
         a.mov(ecx, cs)?;
@@ -102,7 +102,7 @@ fn retf_to_an_outer_level_pops_the_stack_and_drops_parameters_from_both() {
 #[test]
 fn a_call_gate_to_an_inner_level_switches_stacks_and_copies_parameters() {
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     guest.set_descriptor(sel::FREE, call_gate(sel::CODE32, TARGET, 2, 0xec));
     guest.code(TARGET, 32, stop);
     guest.program(|a| {
@@ -161,7 +161,7 @@ fn a_call_gate_checks_its_own_level_and_its_target() {
     ];
     for (gate, vector, code) in cases {
         let mut guest = Guest::protected();
-        guest.to_user();
+        guest.enter_user();
         guest.set_descriptor(sel::FREE, gate);
         let trap = guest.program_traps(|a| far(a, 0x9a, sel::FREE | 3));
         assert_eq!(trap.what(), (vector, Some(u32::from(code))), "{gate:#x}");
@@ -169,7 +169,7 @@ fn a_call_gate_checks_its_own_level_and_its_target() {
     }
     // A jump through a gate cannot change the level.
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     guest.set_descriptor(sel::FREE, call_gate(sel::CODE32, TARGET, 0, 0xec));
     let trap = guest.program_traps(|a| far(a, 0xea, sel::FREE | 3));
     assert_eq!(trap.what(), (13, Some(u32::from(sel::CODE32))));
@@ -245,7 +245,7 @@ fn syscall_does_not_exist_without_sce_or_outside_of_64_bit_mode() {
 fn sysenter_and_sysexit_take_everything_from_registers() {
     for long in [true, false] {
         let mut guest = if long { Guest::long() } else { Guest::protected() };
-        guest.to_user();
+        guest.enter_user();
         // Selectors are at fixed distances from this: flat ones, whatever the table says.
         guest.state.msrs.sysenter_cs = 0x100;
         guest.state.msrs.sysenter_eip = TARGET;

@@ -70,7 +70,7 @@ fn protected_mode_pushes_the_stack_only_when_the_level_changes() {
     assert_eq!((trap.what(), trap.ip, trap.stack), ((6, None), CODE, None));
     assert_eq!(guest.state.gpr[4], STACK - 12);
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     let trap = guest.program_traps(|a| a.ud2());
     assert_eq!(trap.stack, Some((USER_STACK, sel::USER_DATA)));
     assert_eq!((guest.state.gpr[4], guest.state.segments.ss.selector), (STACK0 - 20, sel::DATA0));
@@ -89,7 +89,7 @@ fn a_16_bit_gate_pushes_a_16_bit_frame() {
 #[test]
 fn a_conforming_handler_runs_at_the_interrupted_level() {
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     guest.gate32_to(6, sel::CONFORMING32, USER_CODE + 0x100, 0x8e);
     guest.code(USER_CODE + 0x100, 32, |a| {
         a.mov(ecx, cs)?;
@@ -226,7 +226,7 @@ fn a_bad_inner_stack_is_an_invalid_task_state_naming_the_stack() {
     ];
     for (stack, vector, code) in cases {
         let mut guest = Guest::protected();
-        guest.to_user();
+        guest.enter_user();
         guest.gate32(0x40, STUBS + 0x400, 0xee);
         // The handlers must not need that stack: they are conforming.
         for v in [10, 12] {
@@ -249,7 +249,7 @@ fn a_task_state_too_short_for_the_stack_is_an_invalid_task_state() {
     // #TS cannot be delivered either: it needs the same stack.
     assert_eq!(guest.run(), Exit::Shutdown);
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     guest.state.segments.tr.limit = 10;
     guest.gate32_to(10, sel::CONFORMING32, STUBS + 160, 0x8e);
     guest.state.rflags |= rflags::IOPL;
@@ -260,7 +260,7 @@ fn a_task_state_too_short_for_the_stack_is_an_invalid_task_state() {
 #[test]
 fn an_inner_stack_without_room_is_a_stack_fault_naming_it() {
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     // Expand-down: offsets above 0xffff_0000 only.
     guest.set_descriptor(sel::FREE, descriptor(0, 0xf_fff0, 0x97, 0xc));
     guest.memory.write_u16(riad_memory::Gpa(TSS + 8), sel::FREE).expect("RAM");
@@ -451,10 +451,10 @@ fn tables_of_a_64_bit_kernel_work_from_compatibility_mode_even_across_pages() {
     let mut guest = Guest::long();
     let base = 0xffff_8000_0000_0ff8u64;
     guest.tables.map(0xffff_8000_0000_0000, DATA | P | RW);
-    guest.tables.map(0xffff_8000_0000_1000, DATA + 0x1000 | P | RW);
+    guest.tables.map(0xffff_8000_0000_1000, (DATA + 0x1000) | P | RW);
     guest.poke(DATA + 0xff8 + 4, STACK0);
     guest.state.segments.tr.base = base;
-    guest.to_user();
+    guest.enter_user();
     guest.state.segments.cs =
         Segment { selector: sel::USER_CODE32, base: 0, limit: u32::MAX, rights: 0xc0fb };
     let trap = guest.program_traps(|a| a.ud2());

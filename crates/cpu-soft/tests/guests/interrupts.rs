@@ -121,8 +121,8 @@ fn popf_and_iret_let_interrupts_in_at_once() {
 
 #[test]
 fn mov_ss_and_pop_ss_hold_interrupts_back_for_one_instruction() {
-    let bodies: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 2] =
-        [|a| a.mov(ss, ecx), |a| a.pop(ss)];
+    type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let bodies: [Body; 2] = [|a| a.mov(ss, ecx), |a| a.pop(ss)];
     for (body, length) in bodies.into_iter().zip([2, 1]) {
         let mut guest = guest();
         guest.state.gpr[1] = u64::from(sel::DATA0);

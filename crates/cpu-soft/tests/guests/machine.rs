@@ -260,12 +260,12 @@ impl Guest {
     /// 64-bit mode at level 3, at [`USER_CODE`].
     pub(crate) fn user() -> Self {
         let mut guest = Self::long();
-        guest.to_user();
+        guest.enter_user();
         guest
     }
 
     /// Makes the next run start at level 3.
-    pub(crate) fn to_user(&mut self) {
+    pub(crate) fn enter_user(&mut self) {
         let s = &mut self.state;
         let long = s.control.efer & efer::LMA != 0;
         s.segments.cs =

@@ -135,13 +135,13 @@ fn ignored_bits_of_four_level_entries_are_ignored() {
 fn level_3_needs_the_user_bit_at_every_level() {
     for level in 1..=4 {
         let mut guest = far(P | RW | US);
-        guest.to_user();
+        guest.enter_user();
         let entry = guest.tables.entry(FAR, level);
         guest.poke(entry, guest.peek(entry) & !US);
         for (access, extra) in [(Read, 0), (Write, WRITE), (Execute, FETCH)] {
             let code = fault(&mut guest, access, FAR);
             assert_eq!(code, Some(PRESENT | USER | extra), "level {level}, {access:?}");
-            guest.to_user();
+            guest.enter_user();
         }
     }
 }
@@ -150,12 +150,12 @@ fn level_3_needs_the_user_bit_at_every_level() {
 fn level_3_writes_need_the_writable_bit_at_every_level() {
     for level in 1..=4 {
         let mut guest = far(P | RW | US);
-        guest.to_user();
+        guest.enter_user();
         guest.state.rflags |= rflags::IOPL;
         let entry = guest.tables.entry(FAR, level);
         guest.poke(entry, guest.peek(entry) & !RW);
         assert_eq!(touch(&mut guest, Read, FAR), None);
-        guest.to_user();
+        guest.enter_user();
         assert_eq!(fault(&mut guest, Write, FAR), Some(PRESENT | USER | WRITE), "level {level}");
     }
 }
@@ -382,7 +382,7 @@ fn narrow_large_pages_need_pse_and_have_one_reserved_bit() {
     let mut guest = narrow(&[
         (0x20_0000, 0x20_1003),
         (0x20_0000 + 0x100 * 4, 0x20_1083),
-        (0x20_1000 + (CODE as u64 >> 12) * 4, CODE as u32 | 3),
+        (0x20_1000 + (CODE >> 12) * 4, CODE as u32 | 3),
     ]);
     guest.state.control.cr4 &= !cr4::PSE;
     guest.program_finishes(|a| a.mov(eax, dword_ptr(0x4000_0000u64 + CODE)));
@@ -477,7 +477,7 @@ fn a_write_whose_second_page_faults_writes_nothing() {
 #[test]
 fn a_crossing_access_reaches_both_pages_wherever_they_are() {
     let mut guest = far(P | RW);
-    guest.tables.map(FAR + 0x1000, DATA + 0x4000 | P | RW);
+    guest.tables.map(FAR + 0x1000, (DATA + 0x4000) | P | RW);
     guest.state.gpr[1] = 0x8877_6655_4433_2211;
     assert_eq!(touch(&mut guest, Write, FAR + 0xffd), None);
     assert_eq!(guest.peek(DATA + 0xff8) >> 40, 0x33_2211);
@@ -493,7 +493,7 @@ fn a_read_modify_write_across_pages_is_whole_or_not_at_all() {
         let mut guest = far(P | RW);
         guest.poke(DATA + 0xff8, u64::MAX);
         if present {
-            guest.tables.map(FAR + 0x1000, DATA + 0x4000 | P | RW);
+            guest.tables.map(FAR + 0x1000, (DATA + 0x4000) | P | RW);
         }
         guest.state.gpr[3] = FAR + 0xffe;
         guest.program(|a| a.lock().inc(dword_ptr(rbx)));
@@ -515,7 +515,7 @@ fn an_instruction_whose_second_page_faults_has_not_begun() {
     assert_eq!((trap.what(), trap.ip), ((14, Some(FETCH)), FAR + 0xffe));
     assert_eq!((guest.state.control.cr2, guest.rax()), (FAR + 0x1000, 5));
     // With the page there, it runs.
-    guest.tables.map(FAR + 0x1000, DATA + 0x4000 | P);
+    guest.tables.map(FAR + 0x1000, (DATA + 0x4000) | P);
     guest.memory.write(riad_memory::Gpa(DATA + 0x4000), &[2, 3, 4, 0xe6, 0xf4]).expect("RAM");
     guest.state.rip = FAR + 0xffe;
     guest.finishes();

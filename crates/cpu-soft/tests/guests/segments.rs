@@ -13,7 +13,7 @@ fn load(stack: bool, selector: u16, user: bool) -> Option<(u8, Option<u32>)> {
     // Data of level 0 that may be loaded with any RPL; conforming code; execute-only code.
     guest.set_descriptor(sel::FREE, descriptor(0, 0xf_ffff, 0x99, 0xc));
     if user {
-        guest.to_user();
+        guest.enter_user();
     }
     guest.state.gpr[0] = u64::from(selector);
     guest.program(|a| {
@@ -224,7 +224,7 @@ fn code_that_was_cached_under_a_larger_limit_obeys_a_smaller_one() {
 #[test]
 fn lar_and_lsl_tell_of_segments_that_may_be_seen() {
     let mut guest = Guest::protected();
-    guest.to_user();
+    guest.enter_user();
     let trap = guest.program_traps(|a| {
         a.mov(ebx, u32::from(sel::USER_CODE32))?;
         a.lar(ecx, ebx)?;
@@ -251,7 +251,7 @@ fn verr_and_verw_say_whether_an_access_would_do() {
         (sel::TSS, false, false),
     ] {
         let mut guest = Guest::protected();
-        guest.to_user();
+        guest.enter_user();
         guest.state.gpr[3] = u64::from(selector);
         guest.program_traps(|a| {
             a.verr(bx)?;

@@ -22,7 +22,7 @@ const STRETCH: u64 = 7000;
 fn busy() -> Guest {
     let mut guest = Guest::long();
     guest.tables.map(APIC, APIC | 3);
-    guest.to_user();
+    guest.enter_user();
     let s = &mut guest.state;
     s.rflags |= rflags::IF;
     s.control.cr0 |= cr0::MP;

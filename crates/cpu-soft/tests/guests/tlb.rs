@@ -19,7 +19,7 @@ fn guest(flags: u64) -> Guest {
     guest.tables.map(FAR, DATA | P | RW | flags);
     guest.state.gpr[3] = FAR;
     guest.state.gpr[6] = guest.tables.entry(FAR, 1);
-    guest.state.gpr[7] = DATA + 0x1000 | P | RW | flags;
+    guest.state.gpr[7] = (DATA + 0x1000) | P | RW | flags;
     guest
 }
 
@@ -180,7 +180,7 @@ fn spaces() -> Guest {
     }
     guest.poke(second, pointers | 7);
     let entry = guest.tables.entry_in(second, FAR, 1);
-    guest.poke(entry, DATA + 0x1000 | P | RW);
+    guest.poke(entry, (DATA + 0x1000) | P | RW);
     guest.state.control.cr4 |= cr4::PCIDE;
     guest.state.control.cr3 = first | 1;
     guest.state.gpr[3] = FAR;
@@ -211,7 +211,7 @@ fn address_spaces_do_not_see_each_others_pages() {
 #[test]
 fn loading_cr3_without_bit_63_forgets_that_space() {
     let mut guest = spaces();
-    guest.state.gpr[7] = DATA + 0x1000 | P | RW;
+    guest.state.gpr[7] = (DATA + 0x1000) | P | RW;
     guest.program_finishes(|a| {
         a.mov(r8, qword_ptr(rbx))?;
         a.bts(r15, 63)?;

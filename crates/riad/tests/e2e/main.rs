@@ -8,5 +8,6 @@ mod commands;
 mod harness;
 mod images;
 mod lifetime;
+mod state;
 mod streams;
 mod terminal;
