@@ -83,10 +83,8 @@ impl Fabric {
         let processors = self.processors.read().unwrap_or_else(PoisonError::into_inner);
         let addressed = |p: &&Arc<Mailbox>| p.apic().is_addressed_by(message, sender);
         if message.delivery == Delivery::LowestPriority {
-            let candidates: Vec<_> = processors
-                .iter()
-                .filter(|p| addressed(p) && p.apic().software_enabled())
-                .collect();
+            let candidates: Vec<_> =
+                processors.iter().filter(|p| addressed(p) && p.apic().software_enabled()).collect();
             if !candidates.is_empty() {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
                 Self::hand_over(candidates[turn % candidates.len()], message);
@@ -208,7 +206,9 @@ impl Local {
     /// Whether an 8259 wants an interrupt delivered here.
     #[must_use]
     pub fn extint(&self) -> bool {
-        self.mailbox.id == 0 && self.fabric.extint.load(Ordering::SeqCst) && self.apic().passes_extint()
+        self.mailbox.id == 0
+            && self.fabric.extint.load(Ordering::SeqCst)
+            && self.apic().passes_extint()
     }
 
     /// Sends a message from this processor.
@@ -223,7 +223,12 @@ impl Local {
             guard = match limit {
                 None => self.mailbox.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
                 Some(limit) => {
-                    drop(self.mailbox.wake.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner));
+                    drop(
+                        self.mailbox
+                            .wake
+                            .wait_timeout(guard, limit)
+                            .unwrap_or_else(PoisonError::into_inner),
+                    );
                     return;
                 }
             };

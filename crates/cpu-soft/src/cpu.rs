@@ -210,9 +210,15 @@ impl Cpu {
         };
         self.flat = match self.mode {
             Mode::Long => true,
-            Mode::Protected32 => self.segs.iter().all(|s| {
-                s.unusable() || (s.base == 0 && s.limit == u32::MAX && s.kind() & 4 == 0 && s.kind() & 2 != 0)
-            }) && !self.segs.iter().any(Segment::unusable),
+            Mode::Protected32 => {
+                self.segs.iter().all(|s| {
+                    s.unusable()
+                        || (s.base == 0
+                            && s.limit == u32::MAX
+                            && s.kind() & 4 == 0
+                            && s.kind() & 2 != 0)
+                }) && !self.segs.iter().any(Segment::unusable)
+            }
             _ => false,
         };
         self.update_tlb_view();
@@ -267,7 +273,8 @@ impl Cpu {
         if self.tsc_khz == 1_000_000 {
             return counts;
         }
-        u64::try_from(u128::from(counts) * 1_000_000 / u128::from(self.tsc_khz.max(1)) + 1).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(counts) * 1_000_000 / u128::from(self.tsc_khz.max(1)) + 1)
+            .unwrap_or(u64::MAX)
     }
 
     /// What CPUID's answer depends on.

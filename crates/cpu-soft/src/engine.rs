@@ -181,7 +181,8 @@ impl Cpu {
         let Segments { es, cs, ss, ds, fs, gs, ldtr, tr } = segments;
         self.segs = [es, cs, ss, ds, fs, gs];
         (self.ldtr, self.tr, self.gdtr, self.idtr) = (ldtr, tr, gdtr, idtr);
-        (self.control, self.debug, self.fpu, self.msrs, self.events) = (control, debug, fpu, msrs, events);
+        (self.control, self.debug, self.fpu, self.msrs, self.events) =
+            (control, debug, fpu, msrs, events);
         // CPL is SS's privilege level (SDM 3C, 24.4.1), as in every engine.
         self.cpl = if !self.protected() { 0 } else { ss.dpl() };
         self.local.set_apic(apic);

@@ -13,7 +13,9 @@ thread_local! {
 pub(crate) fn fill(bytes: &mut [u8]) -> bool {
     POOL.with_borrow_mut(|(used, pool)| {
         if *used + bytes.len() > BATCH {
-            if rustix::rand::getrandom(&mut pool[..], rustix::rand::GetRandomFlags::empty()) != Ok(BATCH) {
+            if rustix::rand::getrandom(&mut pool[..], rustix::rand::GetRandomFlags::empty())
+                != Ok(BATCH)
+            {
                 return false;
             }
             *used = 0;

@@ -12,8 +12,8 @@ use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
 use crate::mmu::{Access, Translation};
 use crate::op::{Op, gpr, seg};
-pub use crate::raw::Mem;
 use crate::raw;
+pub use crate::raw::Mem;
 
 /// Entries of one view's table.
 const ENTRIES: usize = 2048;
@@ -49,7 +49,10 @@ pub struct Tlb {
 
 impl std::fmt::Debug for Tlb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tlb").field("view", &self.view).field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Tlb")
+            .field("view", &self.view)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,16 +156,18 @@ impl Tlb {
     #[must_use]
     pub(crate) fn exec(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.exec == address & !PAGE | self.generation)
-            .then(|| std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize)))
+        (entry.exec == address & !PAGE | self.generation).then(|| {
+            std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
+        })
     }
 
     /// Host address of the byte at `address`, when the TLB knows that it may be written.
     #[inline]
     fn writable(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.write == address & !PAGE | self.generation)
-            .then(|| std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize)))
+        (entry.write == address & !PAGE | self.generation).then(|| {
+            std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
+        })
     }
 
     /// The page number within RAM of a host address.
@@ -178,7 +183,14 @@ impl Tlb {
         self.states.at(self.page_index(host))
     }
 
-    fn insert(&mut self, view: usize, address: u64, t: &Translation, host: *mut u8, access: Access) {
+    fn insert(
+        &mut self,
+        view: usize,
+        address: u64,
+        t: &Translation,
+        host: *mut u8,
+        access: Access,
+    ) {
         if view == Self::CHECKED {
             return;
         }
@@ -295,7 +307,8 @@ impl Cpu {
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.read == wanted
         {
-            let host: *mut u8 = std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host: *mut u8 =
+                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
             return Ok(raw::load(host));
         }
         self.read_slow(s, address)
@@ -311,7 +324,8 @@ impl Cpu {
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted
         {
-            let host: *mut u8 = std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host: *mut u8 =
+                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
             raw::store(host, value);
             self.wrote(host);
             return Ok(());
@@ -514,7 +528,13 @@ impl Cpu {
     ///
     /// # Errors
     /// As for [`read`](Self::read).
-    pub(crate) fn bulk(&mut self, s: u8, address: u64, len: usize, write: bool) -> Done<Option<*mut u8>> {
+    pub(crate) fn bulk(
+        &mut self,
+        s: u8,
+        address: u64,
+        len: usize,
+        write: bool,
+    ) -> Done<Option<*mut u8>> {
         if (address & PAGE) as usize + len > 4096 || self.tlb.view == Tlb::CHECKED {
             return Ok(None);
         }
@@ -522,7 +542,9 @@ impl Cpu {
         let entry = &self.tlb.tables[self.tlb.view][Tlb::slot(address)];
         let tag = if write { entry.write } else { entry.read };
         if tag == address & !PAGE | self.tlb.generation {
-            return Ok(Some(std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))));
+            return Ok(Some(std::ptr::with_exposed_provenance_mut(
+                entry.addend.wrapping_add(address as usize),
+            )));
         }
         if self.is_watched(address) {
             return Ok(None);
@@ -543,13 +565,20 @@ impl Cpu {
     /// # Errors
     /// As for [`write`](Self::write); then nothing was written.
     #[inline(always)]
-    pub fn modify<T: Mem>(&mut self, s: u8, address: u64, lock: bool, change: impl Fn(T) -> T) -> Done<T> {
+    pub fn modify<T: Mem>(
+        &mut self,
+        s: u8,
+        address: u64,
+        lock: bool,
+        change: impl Fn(T) -> T,
+    ) -> Done<T> {
         let wanted = address.wrapping_add(T::SIZE as u64 - 1) & !PAGE | self.tlb.generation;
         if !lock
             && let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted
         {
-            let host: *mut u8 = std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host: *mut u8 =
+                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
             let old = raw::load(host);
             raw::store(host, change(old));
             self.wrote(host);
@@ -559,7 +588,13 @@ impl Cpu {
     }
 
     #[inline(never)]
-    fn modify_slow<T: Mem>(&mut self, s: u8, address: u64, lock: bool, change: impl Fn(T) -> T) -> Done<T> {
+    fn modify_slow<T: Mem>(
+        &mut self,
+        s: u8,
+        address: u64,
+        lock: bool,
+        change: impl Fn(T) -> T,
+    ) -> Done<T> {
         self.check_alignment(address, T::SIZE)?;
         self.watch(address, T::SIZE, true);
         if (address & PAGE) as usize + T::SIZE <= 4096 {

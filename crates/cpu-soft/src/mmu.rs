@@ -81,12 +81,22 @@ impl Cpu {
     /// # Errors
     /// #PF (its address goes to [`Cpu::fault_address`]); #GP(0), or #SS(0) for the stack segment,
     /// when the address is not canonical.
-    pub fn translate(&mut self, s: u8, address: u64, access: Access, view: usize) -> Done<Translation> {
+    pub fn translate(
+        &mut self,
+        s: u8,
+        address: u64,
+        access: Access,
+        view: usize,
+    ) -> Done<Translation> {
         if self.mode == Mode::Long && !Self::canonical(address) {
             return Err(if s == seg::SS { Fault::SS0 } else { Fault::GP0 });
         }
         if self.control.cr0 & cr0::PG == 0 {
-            return Ok(Translation { gpa: Gpa(address & 0xffff_ffff), dirty_writable: true, large_mask: 0 });
+            return Ok(Translation {
+                gpa: Gpa(address & 0xffff_ffff),
+                dirty_writable: true,
+                large_mask: 0,
+            });
         }
         loop {
             match self.walk(address, access, view)? {
@@ -97,7 +107,14 @@ impl Cpu {
         }
     }
 
-    fn page_fault(&mut self, address: u64, access: Access, view: usize, present: bool, reserved: bool) -> Fault {
+    fn page_fault(
+        &mut self,
+        address: u64,
+        access: Access,
+        view: usize,
+        present: bool,
+        reserved: bool,
+    ) -> Fault {
         self.fault_address = address;
         let user = matches!(view, Tlb::USER | Tlb::CHECKED);
         let no_execute = self.control.efer & efer::NXE != 0 && self.control.cr4 & cr4::PAE != 0;
@@ -114,7 +131,8 @@ impl Cpu {
     fn walk(&mut self, address: u64, access: Access, view: usize) -> Done<Option<Translation>> {
         let long = self.long_active();
         let pae = self.control.cr4 & cr4::PAE != 0;
-        let mut walk = Walk { steps: [None; 4], count: 0, writable: true, user: true, no_execute: false };
+        let mut walk =
+            Walk { steps: [None; 4], count: 0, writable: true, user: true, no_execute: false };
         let (base, mask) = if long || pae {
             self.walk_wide(address, access, view, long, &mut walk)?
         } else {
@@ -129,10 +147,21 @@ impl Cpu {
     }
 
     /// 4-level and PAE paging: 8-byte entries. Returns the page's base and offset mask.
-    fn walk_wide(&mut self, address: u64, access: Access, view: usize, long: bool, walk: &mut Walk) -> Done<(u64, u64)> {
+    fn walk_wide(
+        &mut self,
+        address: u64,
+        access: Access,
+        view: usize,
+        long: bool,
+        walk: &mut Walk,
+    ) -> Done<(u64, u64)> {
         let nxe = self.control.efer & efer::NXE != 0;
         let mut reserved = BEYOND | if nxe { 0 } else { NX };
-        let (mut table, mut level) = if long { (self.control.cr3 & ADDRESS, 4) } else { (self.control.cr3 & 0xffff_ffe0, 3) };
+        let (mut table, mut level) = if long {
+            (self.control.cr3 & ADDRESS, 4)
+        } else {
+            (self.control.cr3 & 0xffff_ffe0, 3)
+        };
         if !long {
             // PDPTEs have neither permissions nor an accessed bit (SDM 3A, 4.4.1).
             let entry = self.entry64(table + (address >> 30 & 3) * 8).1;
@@ -180,7 +209,13 @@ impl Cpu {
     }
 
     /// 32-bit paging: 4-byte entries.
-    fn walk_narrow(&mut self, address: u64, access: Access, view: usize, walk: &mut Walk) -> Done<(u64, u64)> {
+    fn walk_narrow(
+        &mut self,
+        address: u64,
+        access: Access,
+        view: usize,
+        walk: &mut Walk,
+    ) -> Done<(u64, u64)> {
         let directory = self.control.cr3 & 0xffff_f000;
         let (place, entry) = self.entry32(directory + (address >> 20 & 0xffc));
         if entry & P == 0 {

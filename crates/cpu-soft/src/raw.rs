@@ -223,7 +223,13 @@ pub(crate) fn fill(at: *mut u8, pattern: &[u8], count: usize) {
     }
     for i in 0..count {
         // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(pattern.as_ptr(), at.add(i * pattern.len()), pattern.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                pattern.as_ptr(),
+                at.add(i * pattern.len()),
+                pattern.len(),
+            )
+        };
     }
 }
 

@@ -94,7 +94,8 @@ impl Cpu {
         if self.local.requests() != 0 {
             return;
         }
-        let due = if self.events.activity == Activity::Halted { self.timer_deadline() } else { None };
+        let due =
+            if self.events.activity == Activity::Halted { self.timer_deadline() } else { None };
         match due {
             None => self.local.sleep(None),
             Some(due) => match self.clock.wait_for(due) {
@@ -124,7 +125,11 @@ impl Cpu {
             self.events.nmi_pending = true;
         }
         let waiting = matches!(self.events.activity, Activity::WaitForSipi | Activity::Shutdown);
-        if self.events.nmi_pending && !waiting && !self.events.nmi_blocked && !self.events.mov_ss_shadow {
+        if self.events.nmi_pending
+            && !waiting
+            && !self.events.nmi_blocked
+            && !self.events.mov_ss_shadow
+        {
             self.events.nmi_pending = false;
             self.events.nmi_blocked = true;
             self.events.activity = Activity::Running;

@@ -22,9 +22,9 @@ pub mod post;
 pub mod power;
 pub mod reset;
 pub mod serial;
-pub mod virtio;
 #[cfg(test)]
 mod test_bench;
+pub mod virtio;
 
 pub use line::{InterruptLine, MsiTarget, NoLine, SharedLine};
 pub use port::PortRange;

@@ -48,5 +48,5 @@ fn bad_regions_are_refused() {
     assert!(GuestMemory::new(&[(Gpa(1), 0x1000)]).is_err());
     assert!(GuestMemory::new(&[(Gpa(0), 0)]).is_err());
     assert!(GuestMemory::new(&[(Gpa(0), 0x2000), (Gpa(0x1000), 0x1000)]).is_err());
-    assert!(GuestMemory::new(&[(Gpa(0), u64::MAX & !0xfff)]).is_err());
+    assert!(GuestMemory::new(&[(Gpa(0), !0xfff)]).is_err());
 }

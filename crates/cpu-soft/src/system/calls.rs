@@ -30,7 +30,8 @@ pub(super) fn syscall(cpu: &mut Cpu, _op: &Op) -> Done {
     cpu.segs[1] = code(selector & !3, 0, true);
     cpu.segs[2] = data((selector & !3).wrapping_add(8), 0);
     cpu.cpl = 0;
-    cpu.flags = crate::flags::Flags::from_rflags(flags & !cpu.msrs.sfmask & !rflags::RF | rflags::ONE);
+    cpu.flags =
+        crate::flags::Flags::from_rflags(flags & !cpu.msrs.sfmask & !rflags::RF | rflags::ONE);
     // A kernel that masks TF is not stepped into.
     cpu.step_trap = cpu.flags.bits & rflags::TF != 0;
     cpu.update_mode();
@@ -118,7 +119,11 @@ pub(super) fn swapgs(cpu: &mut Cpu, _op: &Op) -> Done {
 }
 
 fn bases_available(cpu: &Cpu) -> Done {
-    if cpu.mode == Mode::Long && cpu.control.cr4 & cr4::FSGSBASE != 0 { Ok(()) } else { Err(Fault::UD) }
+    if cpu.mode == Mode::Long && cpu.control.cr4 & cr4::FSGSBASE != 0 {
+        Ok(())
+    } else {
+        Err(Fault::UD)
+    }
 }
 
 /// RDFSBASE and RDGSBASE: the segment is in `imm`.
@@ -136,7 +141,8 @@ pub(super) fn read_base(cpu: &mut Cpu, op: &Op) -> Done {
 /// WRFSBASE and WRGSBASE: the segment is in `imm`.
 pub(super) fn write_base(cpu: &mut Cpu, op: &Op) -> Done {
     bases_available(cpu)?;
-    let base = if op.size == 4 { u64::from(cpu.get::<u32>(op.reg[0])) } else { cpu.get::<u64>(op.reg[0]) };
+    let base =
+        if op.size == 4 { u64::from(cpu.get::<u32>(op.reg[0])) } else { cpu.get::<u64>(op.reg[0]) };
     if !Cpu::canonical(base) {
         return Err(Fault::GP0);
     }

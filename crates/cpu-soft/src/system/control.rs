@@ -112,7 +112,8 @@ impl Cpu {
             return Err(Fault::GP0);
         }
         self.control.cr4 = value;
-        const TRANSLATION: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
+        const TRANSLATION: u64 =
+            cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
         if (old ^ value) & TRANSLATION != 0 {
             self.tlb.flush_all();
         }
@@ -228,7 +229,8 @@ fn control_exists(number: u8) -> Done {
 pub(super) fn mov_to_control(cpu: &mut Cpu, op: &Op) -> Done {
     control_exists(op.reg[0])?;
     supervisor(cpu)?;
-    let value = if cpu.long() { cpu.get::<u64>(op.reg[1]) } else { u64::from(cpu.get::<u32>(op.reg[1])) };
+    let value =
+        if cpu.long() { cpu.get::<u64>(op.reg[1]) } else { u64::from(cpu.get::<u32>(op.reg[1])) };
     match op.reg[0] {
         0 => cpu.write_cr0(value),
         2 => {
@@ -293,7 +295,8 @@ fn debug_number(cpu: &mut Cpu, n: u8) -> Done<u8> {
 /// MOV DRn, r.
 pub(super) fn mov_to_debug(cpu: &mut Cpu, op: &Op) -> Done {
     let n = debug_number(cpu, op.reg[0])?;
-    let value = if cpu.long() { cpu.get::<u64>(op.reg[1]) } else { u64::from(cpu.get::<u32>(op.reg[1])) };
+    let value =
+        if cpu.long() { cpu.get::<u64>(op.reg[1]) } else { u64::from(cpu.get::<u32>(op.reg[1])) };
     if n >= 6 && value >> 32 != 0 {
         return Err(Fault::GP0);
     }
@@ -353,7 +356,8 @@ pub(super) fn smsw(cpu: &mut Cpu, op: &Op) -> Done {
 /// INVLPG. A non-canonical address does nothing.
 pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Done {
     supervisor(cpu)?;
-    let base = if op.seg >= seg::FS || !cpu.long() { cpu.segs[usize::from(op.seg)].base } else { 0 };
+    let base =
+        if op.seg >= seg::FS || !cpu.long() { cpu.segs[usize::from(op.seg)].base } else { 0 };
     let address = cpu.effective(op).wrapping_add(base);
     cpu.tlb.flush_page(if cpu.long() { address } else { address & 0xffff_ffff });
     cpu.left = 0;
@@ -363,7 +367,8 @@ pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Done {
 /// INVPCID.
 pub(super) fn invpcid(cpu: &mut Cpu, op: &Op) -> Done {
     supervisor(cpu)?;
-    let kind = if cpu.long() { cpu.get::<u64>(op.reg[0]) } else { u64::from(cpu.get::<u32>(op.reg[0])) };
+    let kind =
+        if cpu.long() { cpu.get::<u64>(op.reg[0]) } else { u64::from(cpu.get::<u32>(op.reg[0])) };
     let descriptor = cpu.load::<u128>(op)?;
     let (pcid, address) = (descriptor as u64, (descriptor >> 64) as u64);
     let pcid_off = cpu.control.cr4 & cr4::PCIDE == 0;

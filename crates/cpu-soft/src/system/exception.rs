@@ -85,8 +85,15 @@ impl Cpu {
             self.debug.dr7 &= !(1 << 13);
         }
         loop {
-            tracing::trace!(vector = current.vector(), code = current.code(), rip, cr2 = self.control.cr2, "exception");
-            let Err(second) = self.enter(current.vector(), current.code(), Cause::Hardware, rip) else {
+            tracing::trace!(
+                vector = current.vector(),
+                code = current.code(),
+                rip,
+                cr2 = self.control.cr2,
+                "exception"
+            );
+            let Err(second) = self.enter(current.vector(), current.code(), Cause::Hardware, rip)
+            else {
                 return Ok(());
             };
             if second.vector() == 14 {
@@ -98,7 +105,9 @@ impl Cpu {
             current = if a == 8 {
                 tracing::warn!(rip, second = b, "triple fault");
                 return Err(Shutdown);
-            } else if (contributory(a) && contributory(b)) || (a == 14 && (contributory(b) || b == 14)) {
+            } else if (contributory(a) && contributory(b))
+                || (a == 14 && (contributory(b) || b == 14))
+            {
                 Fault::with_code(8, 0)
             } else {
                 second
@@ -248,7 +257,8 @@ impl Cpu {
     /// SS and ESP for an inner level, from the task-state segment.
     pub(super) fn task_stack(&mut self, cpl: u8) -> Done<(u16, u32)> {
         let wide = self.tr.kind() & 8 != 0;
-        let (offset, size) = if wide { (4 + u64::from(cpl) * 8, 8) } else { (2 + u64::from(cpl) * 4, 4) };
+        let (offset, size) =
+            if wide { (4 + u64::from(cpl) * 8, 8) } else { (2 + u64::from(cpl) * 4, 4) };
         if offset + size - 1 > u64::from(self.tr.limit) {
             return Err(Fault::ts(self.tr.selector));
         }
@@ -312,19 +322,22 @@ impl Cpu {
             let stack = self.inner_stack(ss, cpl)?;
             self.cpl = cpl;
             self.segs[2] = stack;
-            self.segs[1] = Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
+            self.segs[1] =
+                Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
             self.update_mode();
             self.regs[gpr::RSP] = u64::from(esp);
             if from_v86 {
                 self.push_frame(wide, &data, full)?;
                 for s in DATA {
-                    self.segs[usize::from(s)] = Segment { rights: Segment::UNUSABLE, ..Segment::default() };
+                    self.segs[usize::from(s)] =
+                        Segment { rights: Segment::UNUSABLE, ..Segment::default() };
                 }
                 self.update_mode();
             }
             self.push_frame(wide, &[u64::from(old_ss), old_sp], full)?;
         } else {
-            self.segs[1] = Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
+            self.segs[1] =
+                Segment { selector: selector & !3 | u16::from(cpl), ..d.segment(selector) };
             self.update_mode();
         }
         self.push_frame(wide, &[flags, u64::from(old_cs), rip], full)?;

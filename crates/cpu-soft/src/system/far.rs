@@ -101,7 +101,8 @@ fn transfer(cpu: &mut Cpu, op: &Op, call: bool) -> Done {
 fn direct_target(cpu: &Cpu, selector: u16, d: &Descriptor) -> Done {
     let rpl = (selector & 3) as u8;
     let conforming = d.kind() & 4 != 0;
-    let allowed = if conforming { d.dpl() <= cpu.cpl } else { rpl <= cpu.cpl && d.dpl() == cpu.cpl };
+    let allowed =
+        if conforming { d.dpl() <= cpu.cpl } else { rpl <= cpu.cpl && d.dpl() == cpu.cpl };
     if !d.is_code() || !allowed || (cpu.long_active() && d.long() && d.big()) {
         return Err(Fault::gp(selector));
     }

@@ -20,7 +20,8 @@ fn check(cpu: &mut Cpu, port: u16, size: u8) -> Done {
         return Err(Fault::GP0);
     }
     let base = cpu.tr.base;
-    let map = u64::from(cpu.as_supervisor(|cpu| cpu.read::<u16>(seg::DS, base.wrapping_add(0x66)))?);
+    let map =
+        u64::from(cpu.as_supervisor(|cpu| cpu.read::<u16>(seg::DS, base.wrapping_add(0x66)))?);
     let byte = map + u64::from(port >> 3);
     if byte + 1 > limit {
         return Err(Fault::GP0);

@@ -173,8 +173,12 @@ fn far_pointer(op: &mut Op, s: u8) -> Option<Exec> {
 
 fn select_mov(i: &Instruction, op: &mut Op) -> Option<Exec> {
     Some(match i.code() {
-        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => segments::mov_to_segment,
-        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => segments::mov_from_segment,
+        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => {
+            segments::mov_to_segment
+        }
+        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
+            segments::mov_from_segment
+        }
         Code::Mov_cr_r32 | Code::Mov_cr_r64 => control::mov_to_control,
         Code::Mov_r32_cr | Code::Mov_r64_cr => control::mov_from_control,
         Code::Mov_dr_r32 | Code::Mov_dr_r64 => control::mov_to_debug,
@@ -196,5 +200,9 @@ fn select_stack(i: &Instruction, op: &mut Op, mode: Mode) -> Option<Exec> {
         (Mode::Long, _) => 8,
         _ => 4,
     };
-    Some(if i.mnemonic() == Mnemonic::Push { segments::push_segment } else { segments::pop_segment })
+    Some(if i.mnemonic() == Mnemonic::Push {
+        segments::push_segment
+    } else {
+        segments::pop_segment
+    })
 }

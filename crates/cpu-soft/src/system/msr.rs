@@ -51,7 +51,9 @@ fn read(cpu: &mut Cpu, number: u32) -> Done<u64> {
         msr::SYSENTER_EIP => m.sysenter_eip,
         msr::MISC_ENABLE => m.misc_enable,
         msr::DEBUGCTL => m.debugctl,
-        msr::MTRR_PHYSBASE0..=msr::MTRR_PHYSMASK7 => m.mtrr_variable[(number - msr::MTRR_PHYSBASE0) as usize],
+        msr::MTRR_PHYSBASE0..=msr::MTRR_PHYSMASK7 => {
+            m.mtrr_variable[(number - msr::MTRR_PHYSBASE0) as usize]
+        }
         msr::PAT => m.pat,
         msr::MTRR_DEF_TYPE => m.mtrr_def_type,
         msr::TSC_DEADLINE => cpu.local.apic().tsc_deadline(),
@@ -75,7 +77,11 @@ fn read(cpu: &mut Cpu, number: u32) -> Done<u64> {
         _ => match fixed_mtrr(number) {
             Some(index) => m.mtrr_fixed[index],
             None => {
-                tracing::debug!(msr = format_args!("{number:#x}"), rip = format_args!("{:#x}", cpu.this_rip), "read of an unknown MSR");
+                tracing::debug!(
+                    msr = format_args!("{number:#x}"),
+                    rip = format_args!("{:#x}", cpu.this_rip),
+                    "read of an unknown MSR"
+                );
                 return Err(Fault::GP0);
             }
         },
@@ -88,7 +94,9 @@ fn fixed_mtrr(number: u32) -> Option<usize> {
         msr::MTRR_FIX64K_00000 => Some(0),
         msr::MTRR_FIX16K_80000 => Some(1),
         msr::MTRR_FIX16K_A0000 => Some(2),
-        msr::MTRR_FIX4K_C0000..=msr::MTRR_FIX4K_F8000 => Some(3 + (number - msr::MTRR_FIX4K_C0000) as usize),
+        msr::MTRR_FIX4K_C0000..=msr::MTRR_FIX4K_F8000 => {
+            Some(3 + (number - msr::MTRR_FIX4K_C0000) as usize)
+        }
         _ => None,
     }
 }
@@ -165,7 +173,8 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
                 if !apic.x2apic() {
                     return Err(Fault::GP0);
                 }
-                apic.msr_write(number - msr::X2APIC_FIRST, value, now).map_err(|Refused| Fault::GP0)?
+                apic.msr_write(number - msr::X2APIC_FIRST, value, now)
+                    .map_err(|Refused| Fault::GP0)?
             };
             cpu.apic_effect(effect);
         }
@@ -186,7 +195,12 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
         _ => match fixed_mtrr(number) {
             Some(index) if memory_types(value) => cpu.msrs.mtrr_fixed[index] = value,
             _ => {
-                tracing::debug!(msr = format_args!("{number:#x}"), value, rip = format_args!("{:#x}", cpu.this_rip), "refused write of an MSR");
+                tracing::debug!(
+                    msr = format_args!("{number:#x}"),
+                    value,
+                    rip = format_args!("{:#x}", cpu.this_rip),
+                    "refused write of an MSR"
+                );
                 return Err(Fault::GP0);
             }
         },

@@ -136,7 +136,11 @@ impl Cpu {
             self.segs[index] = Segment { rights: 0xf3, ..Segment::real(selector) };
             return Ok(());
         }
-        let segment = if s == seg::SS { self.stack_segment(selector, self.cpl)? } else { self.data_segment(selector)? };
+        let segment = if s == seg::SS {
+            self.stack_segment(selector, self.cpl)?
+        } else {
+            self.data_segment(selector)?
+        };
         self.segs[index] = segment;
         if self.mode != Mode::Long || s == seg::SS {
             self.update_mode();
@@ -185,7 +189,12 @@ impl Cpu {
 
     /// The null stack segment of 64-bit mode.
     pub(super) fn null_stack(selector: u16) -> Segment {
-        Segment { selector, base: 0, limit: 0, rights: Segment::UNUSABLE | u32::from(selector & 3) << 5 }
+        Segment {
+            selector,
+            base: 0,
+            limit: 0,
+            rights: Segment::UNUSABLE | u32::from(selector & 3) << 5,
+        }
     }
 
     /// After a return to an outer level: data segments that level may not use become null
@@ -369,7 +378,9 @@ pub(super) fn load_system_segment(cpu: &mut Cpu, op: &Op) -> Done {
         }
     }
     if task {
-        cpu.as_supervisor(|cpu| cpu.modify::<u8>(seg::DS, d.at.wrapping_add(5), true, |byte| byte | 2))?;
+        cpu.as_supervisor(|cpu| {
+            cpu.modify::<u8>(seg::DS, d.at.wrapping_add(5), true, |byte| byte | 2)
+        })?;
         segment.rights |= 2;
         cpu.tr = segment;
     } else {
@@ -429,7 +440,8 @@ pub(super) fn load_rights_or_limit(cpu: &mut Cpu, op: &Op) -> Done {
     });
     cpu.flags.put_zf(found.is_some());
     if let Some(d) = found {
-        let value = if limit { d.segment(selector).limit } else { (d.raw >> 32) as u32 & 0x00f0_ff00 };
+        let value =
+            if limit { d.segment(selector).limit } else { (d.raw >> 32) as u32 & 0x00f0_ff00 };
         match op.reg[2] {
             2 => cpu.set::<u16>(op.reg[0], value as u16),
             4 => cpu.set::<u32>(op.reg[0], value),
