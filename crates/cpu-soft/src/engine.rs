@@ -15,6 +15,7 @@ use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
 use crate::flags::Flags;
 use crate::mem::Tlb;
+use crate::sys::barrier;
 
 /// A machine's software processors.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl SoftEngine {
     /// An engine for this machine.
     #[must_use]
     pub fn new(memory: GuestMemory, clock: SharedClock, config: VcpuConfig) -> Self {
+        barrier::prepare();
         Self { memory, clock, config, fabric: Arc::new(Fabric::default()) }
     }
 

@@ -13,6 +13,7 @@ use crate::fault::{Done, Fault};
 use crate::mmu::Access;
 use crate::op::{Op, seg};
 use crate::raw;
+use crate::sys::barrier;
 
 /// Instructions between two looks at the clock.
 const CLOCK_INTERVAL: u64 = 2048;
@@ -225,7 +226,12 @@ impl Cpu {
         if let Some(ops) = blocks.get(at, mode, generation) {
             return self.run_ops(ops, most);
         }
-        let generation = self.memory.pages().mark_code(page);
+        let several = self.count > 1;
+        let generation = self.memory.pages().mark_code(page, || {
+            if several {
+                barrier::drain_stores();
+            }
+        });
         let ops = self.decode_at(host, linear, rip, mode);
         if ops.is_empty() {
             return self.execute_straddling(linear, rip, mode);

@@ -62,17 +62,38 @@ impl PageTable {
         if was & PageState::CODE == 0 {
             return false;
         }
-        self.generation[page].fetch_add(1, Ordering::SeqCst);
+        // In this order: who marks the page again in between knows an older generation.
         state.fetch_and(!PageState::CODE, Ordering::SeqCst);
+        self.generation[page].fetch_add(1, Ordering::SeqCst);
         true
     }
 
     /// Marks a page as holding decoded code and returns its generation, to be compared with
     /// [`generation`](Self::generation) before the decoding is used. Call it before the bytes are
     /// read.
-    pub fn mark_code(&self, page: usize) -> u32 {
-        self.state[page].fetch_or(PageState::CODE, Ordering::SeqCst);
-        self.generation[page].load(Ordering::SeqCst)
+    ///
+    /// A writer stores, then looks for the mark, with no fence between: its store may still be on
+    /// the way when it finds no mark. `drain` makes such stores visible; it is called when the page
+    /// was not marked.
+    pub fn mark_code(&self, page: usize, drain: impl FnOnce()) -> u32 {
+        let generation = self.generation[page].load(Ordering::SeqCst);
+        let was = self.state[page].fetch_or(PageState::CODE, Ordering::SeqCst);
+        if was & PageState::CODE != 0 {
+            return generation;
+        }
+        drain();
+        // What others decoded since the mark may lack those stores. When the generation moved
+        // meanwhile, the mark may be gone: then this decoding is stale from the start.
+        let next = generation.wrapping_add(1);
+        match self.generation[page].compare_exchange(
+            generation,
+            next,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        ) {
+            Ok(_) => next,
+            Err(_) => generation,
+        }
     }
 
     /// The generation of a page's code: a decoding made at another generation is stale.

@@ -35,7 +35,7 @@ fn nothing_outside_ram_can_be_reached() {
 fn writes_are_dirty_and_end_decoded_code() {
     let ram = two_regions();
     let page = ram.page(Gpa(0x10000)).unwrap().index;
-    let seen = ram.pages().mark_code(page);
+    let seen = ram.pages().mark_code(page, || {});
     assert_eq!(ram.pages().generation(page), seen);
     ram.write(Gpa(0x10010), &[1]).unwrap();
     assert_ne!(ram.pages().generation(page), seen);

@@ -46,7 +46,7 @@ pub(super) fn rdpmc(_cpu: &mut Cpu, _op: &Op) -> Done {
 /// RDRAND and RDSEED: from the host's generator.
 pub(super) fn random(cpu: &mut Cpu, op: &Op) -> Done {
     let mut bytes = [0; 8];
-    let given = crate::entropy::fill(&mut bytes);
+    let given = crate::sys::entropy::fill(&mut bytes);
     let value = if given { u64::from_le_bytes(bytes) } else { 0 };
     match op.size {
         2 => cpu.set::<u16>(op.reg[0], value as u16),
