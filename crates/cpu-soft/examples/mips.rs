@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use riad_clock::ManualClock;
 use riad_cpu::x86::{Segment, VcpuState, cr0, cr4, efer};
-use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuConfig};
+use riad_cpu::{Exit, Limit, Nowhere, Vcpu, VcpuConfig};
 use riad_cpu_soft::{SoftEngine, SoftVcpu};
 use riad_memory::{Gpa, GuestMemory};
 
@@ -69,24 +69,6 @@ const TABLES: u64 = 0x1000;
 const TURN: u64 = 5_000_000;
 /// How long each loop runs.
 const TIME: Duration = Duration::from_secs(2);
-
-/// Nothing is outside.
-struct Nowhere;
-
-impl Bus for Nowhere {
-    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-    fn acknowledge_extint(&self) -> u8 {
-        0
-    }
-    fn end_of_interrupt(&self, _: u8) {}
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:12} {:>12}", "loop", "instr/s");

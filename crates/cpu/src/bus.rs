@@ -19,3 +19,22 @@ pub trait Bus: Send + Sync {
     /// A local APIC finished `vector`, which was level-triggered: I/O APICs want to know.
     fn end_of_interrupt(&self, vector: u8);
 }
+
+/// A bus with nothing on it, for a processor that is alone with its memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nowhere;
+
+impl Bus for Nowhere {
+    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
+    fn port_read(&self, _: u16, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+    fn port_write(&self, _: u16, _: &[u8]) {}
+    fn acknowledge_extint(&self) -> u8 {
+        0
+    }
+    fn end_of_interrupt(&self, _: u8) {}
+}

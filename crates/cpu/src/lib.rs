@@ -12,5 +12,5 @@ mod bus;
 mod engine;
 pub mod x86;
 
-pub use bus::Bus;
+pub use bus::{Bus, Nowhere};
 pub use engine::{Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};

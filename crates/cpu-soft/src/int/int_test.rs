@@ -7,7 +7,7 @@ use iced_x86::{Decoder, DecoderOptions};
 use riad_clock::ManualClock;
 use riad_cpu::x86::rflags::{AF, CF, DF, ONE, PF, SF, TF, ZF};
 use riad_cpu::x86::{Segment, cr0};
-use riad_cpu::{Bus, VcpuConfig};
+use riad_cpu::{Nowhere, VcpuConfig};
 use riad_memory::{Gpa, GuestMemory};
 
 use crate::cpu::{Cpu, Mode};
@@ -16,23 +16,6 @@ use crate::flags::Flags;
 use crate::lower::lower;
 use crate::op::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use crate::{SoftEngine, SoftVcpu};
-
-struct Nowhere;
-
-impl Bus for Nowhere {
-    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-    fn acknowledge_extint(&self) -> u8 {
-        0
-    }
-    fn end_of_interrupt(&self, _: u8) {}
-}
 
 /// A processor without paging, with 64 KiB of RAM, in one of the legacy modes.
 fn processor(mode: Mode) -> SoftVcpu {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use riad_clock::ManualClock;
 use riad_cpu::x86::{cr0, cr4};
-use riad_cpu::{Bus, VcpuConfig};
+use riad_cpu::{Nowhere, VcpuConfig};
 use riad_memory::{Gpa, GuestMemory};
 
 use crate::cpu::{Cpu, Mode};
@@ -243,29 +243,12 @@ fn turns(ordinary: u64) -> u64 {
     ordinary.saturating_mul(factor.unwrap_or(1))
 }
 
-struct NoBus;
-
-impl Bus for NoBus {
-    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-    fn acknowledge_extint(&self) -> u8 {
-        0
-    }
-    fn end_of_interrupt(&self, _: u8) {}
-}
-
 /// A processor in 64-bit mode with SSE on and flat, unpaged memory.
 fn processor() -> SoftVcpu {
     let memory = GuestMemory::new(&[(Gpa(0), 0x10000)]).expect("64 KiB");
     let clock = Arc::new(ManualClock::new(0));
     let config = VcpuConfig { count: 1, tsc_khz: 1_000_000 };
-    let mut vcpu = SoftEngine::new(memory, clock, config).vcpu(0, Arc::new(NoBus));
+    let mut vcpu = SoftEngine::new(memory, clock, config).vcpu(0, Arc::new(Nowhere));
     let cpu = &mut vcpu.cpu;
     cpu.control.cr0 = cr0::PE | cr0::NE | cr0::ET;
     cpu.control.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;

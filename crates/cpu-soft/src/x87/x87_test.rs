@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iced_x86::{Decoder, DecoderOptions};
 use riad_clock::ManualClock;
 use riad_cpu::x86::{Segment, cr0, cr4};
-use riad_cpu::{Bus, VcpuConfig};
+use riad_cpu::{Nowhere, VcpuConfig};
 use riad_memory::{Gpa, GuestMemory};
 
 use super::stack::Stack;
@@ -14,24 +14,6 @@ use crate::fault::{Done, Fault};
 use crate::lower::lower;
 use crate::softfloat::F80;
 use crate::{SoftEngine, SoftVcpu};
-
-/// Nothing is outside.
-struct Nowhere;
-
-impl Bus for Nowhere {
-    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-    fn acknowledge_extint(&self) -> u8 {
-        0
-    }
-    fn end_of_interrupt(&self, _: u8) {}
-}
 
 /// A processor without paging, and one page of memory to work on.
 pub(crate) struct Bench {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iced_x86::{Decoder, DecoderOptions};
 use riad_clock::ManualClock;
 use riad_cpu::x86::{F80, Fpu, Segment, cr0, cr4, efer};
-use riad_cpu::{Bus, VcpuConfig};
+use riad_cpu::{Nowhere, VcpuConfig};
 use riad_cpu_soft::cpu::Mode;
 use riad_cpu_soft::flags::Flags;
 use riad_cpu_soft::lower::lower;
@@ -17,24 +17,6 @@ use crate::state::{Fx, GS_BASE, Outcome, Registers, Trap, WINDOW, WINDOW_LEN, WI
 
 /// Guest-physical addresses of the window's pages: neither adjacent nor in order.
 const PAGES: [u64; WINDOW_PAGES] = [0x1_4000, 0x1_0000, 0x1_2000];
-
-/// Nothing is outside.
-struct Nowhere;
-
-impl Bus for Nowhere {
-    fn mmio_read(&self, _: Gpa, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: Gpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-    fn acknowledge_extint(&self) -> u8 {
-        0
-    }
-    fn end_of_interrupt(&self, _: u8) {}
-}
 
 /// One software processor and its memory.
 pub(crate) struct Guest {
