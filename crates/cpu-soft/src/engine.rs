@@ -15,6 +15,7 @@ use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
 use crate::flags::Flags;
 use crate::mem::Tlb;
+use crate::options::Options;
 use crate::sys::barrier;
 
 /// A machine's software processors.
@@ -23,15 +24,33 @@ pub struct SoftEngine {
     memory: GuestMemory,
     clock: SharedClock,
     config: VcpuConfig,
+    options: Options,
     fabric: Arc<Fabric>,
 }
 
 impl SoftEngine {
-    /// An engine for this machine.
+    /// An engine for this machine, with the ordinary [`Options`].
     #[must_use]
     pub fn new(memory: GuestMemory, clock: SharedClock, config: VcpuConfig) -> Self {
+        Self::with_options(memory, clock, config, Options::default())
+    }
+
+    /// An engine for this machine.
+    #[must_use]
+    pub fn with_options(
+        memory: GuestMemory,
+        clock: SharedClock,
+        config: VcpuConfig,
+        options: Options,
+    ) -> Self {
         barrier::prepare();
-        Self { memory, clock, config, fabric: Arc::new(Fabric::default()) }
+        Self { memory, clock, config, options, fabric: Arc::new(Fabric::default()) }
+    }
+
+    /// What was chosen.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// As [`Engine::add_vcpu`], with the concrete type.

@@ -31,6 +31,7 @@ pub mod mem;
 pub mod mmu;
 pub mod mmx;
 pub mod op;
+pub mod options;
 mod raw;
 pub mod run;
 pub mod softfloat;
@@ -42,3 +43,4 @@ pub mod x87;
 pub mod xstate;
 
 pub use engine::{SoftEngine, SoftVcpu};
+pub use options::{Options, Tier};
