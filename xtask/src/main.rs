@@ -2,6 +2,7 @@
 //!
 //! CI runs `cargo xtask test` and nothing else, so whatever it does can be done at any desk.
 
+mod bench;
 mod cargo;
 mod chores;
 mod test;
@@ -30,6 +31,14 @@ cargo xtask COMMAND
        --replay FILE              one case that failed
        --list                     the targets
   bench interp                    instructions a second of the interpreter
+  bench cpu [OPTION...]           docs/benchmarks.md: the host, QEMU's TCG and riad in turn
+       --only start|kernels|programs
+       --rounds N                 medians of so many (default 3)
+       --riad PROGRAM             (default: builds a release)
+       --engine ENGINE            what runs riad's guest (default: soft)
+       --qemu PROGRAM             (default: Debian's backports, unpacked into the target directory)
+       --patience SECONDS         the longest that one run may take (default 3600)
+       --skip-native, --skip-qemu, --skip-riad
   deny                            licences and advisories of dependencies (needs cargo-deny)
 ";
 
@@ -58,6 +67,7 @@ fn run(words: &[&str]) -> Result<(), Error> {
         ["oracle", "--cases", cases] => chores::oracle(cases.parse()?),
         ["fuzz", rest @ ..] => chores::fuzz(rest),
         ["bench", "interp"] => chores::bench_interpreter(),
+        ["bench", "cpu", rest @ ..] => bench::cpu(rest),
         ["deny"] => chores::deny(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -1,7 +1,7 @@
 //! The interrupt fabric: each processor's local APIC and mailbox, and the messages between them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use riad_cpu::VcpuHandle;
@@ -10,6 +10,7 @@ use riad_cpu::x86::lapic::{Delivery, Effect, Lapic, LapicState, Message, Signal,
 use riad_memory::Gpa;
 
 use crate::cpu::Cpu;
+use crate::translate::sys::FrameMemory;
 
 /// Bits of [`Mailbox::requests`].
 pub mod request {
@@ -34,6 +35,8 @@ pub struct Mailbox {
     start_up_vector: AtomicU8,
     sleeping: Mutex<()>,
     wake: Condvar,
+    /// What calls the processor out of translated code.
+    frame: OnceLock<Arc<FrameMemory>>,
 }
 
 impl Mailbox {
@@ -43,6 +46,9 @@ impl Mailbox {
 
     fn post(&self, bits: u32) {
         self.requests.fetch_or(bits, Ordering::SeqCst);
+        if let Some(frame) = self.frame.get() {
+            frame.attention().store(1, Ordering::SeqCst);
+        }
         let _sleeping = self.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
         self.wake.notify_all();
     }
@@ -73,6 +79,7 @@ impl Fabric {
             start_up_vector: AtomicU8::new(0),
             sleeping: Mutex::new(()),
             wake: Condvar::new(),
+            frame: OnceLock::new(),
         });
         self.processors.write().unwrap_or_else(PoisonError::into_inner).push(mailbox.clone());
         mailbox
@@ -110,6 +117,14 @@ impl Fabric {
         }
     }
 
+    /// Calls a processor to look at its timer.
+    pub(crate) fn call(&self, id: u32) {
+        let processors = self.processors.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(processor) = processors.iter().find(|processor| processor.id == id) {
+            processor.post(request::INTERRUPT);
+        }
+    }
+
     /// The level of the 8259 pair's output, wired to processor 0.
     pub fn set_extint(&self, level: bool) {
         self.extint.store(level, Ordering::SeqCst);
@@ -134,6 +149,21 @@ impl Local {
     #[must_use]
     pub fn new(fabric: Arc<Fabric>, mailbox: Arc<Mailbox>) -> Self {
         Self { fabric, mailbox }
+    }
+
+    /// From now on requests call the processor out of translated code with this frame.
+    pub(crate) fn call_by(&self, frame: Arc<FrameMemory>) {
+        // Only ever set once, when the processor is made.
+        let _ = self.mailbox.frame.set(frame);
+    }
+
+    /// Forgets that the processor was called out, before it looks at what was requested. Returns
+    /// whether it was.
+    pub(crate) fn heard(&self) -> bool {
+        self.mailbox.frame.get().is_some_and(|frame| {
+            frame.attention().load(Ordering::Relaxed) != 0
+                && frame.attention().swap(0, Ordering::SeqCst) != 0
+        })
     }
 
     /// Local APIC id.

@@ -1,6 +1,7 @@
 //! The processor's registers and what it is wired to.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
 
 use riad_clock::SharedClock;
 use riad_cpu::Bus;
@@ -12,9 +13,11 @@ use riad_cpu::x86::{
 use riad_memory::GuestMemory;
 
 use crate::apic::Local;
+use crate::fault::Fault;
 use crate::flags::Flags;
 use crate::mem::Tlb;
 use crate::op::{HIGH, gpr};
+use crate::translate::thread::Thread;
 use crate::word::Word;
 
 /// How instructions are decoded and addresses are formed.
@@ -95,6 +98,14 @@ pub struct Cpu {
     pub count: u32,
     /// Instructions retired.
     pub retired: u64,
+    /// Translated code counts instructions.
+    pub(crate) counted: bool,
+    /// Translated blocks must do the same when they run again.
+    pub(crate) pure: bool,
+    /// What an instruction raised that translated code had interpreted.
+    pub(crate) held_fault: Option<Fault>,
+    /// Who runs translated code, while it runs.
+    pub(crate) lent_thread: AtomicPtr<Thread>,
     /// The soft TLB.
     pub tlb: Box<Tlb>,
     /// RAM.

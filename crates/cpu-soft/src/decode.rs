@@ -59,6 +59,18 @@ pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
     ops
 }
 
+/// Decodes instructions that lie in one page, one after the other, for as long as `each` says so.
+pub(crate) fn each(bytes: &[u8], rip: u64, mut each: impl FnMut(&Instruction, Op) -> bool) {
+    let mut decoder = decoder(bytes, rip, Mode::Long);
+    let mut scratch = Instruction::default();
+    while decoder.can_decode() {
+        match one(&mut decoder, &mut scratch, Mode::Long) {
+            One::Op(op, _) if each(&scratch, op) => {}
+            _ => return,
+        }
+    }
+}
+
 /// Decodes one instruction.
 #[must_use]
 pub fn single(bytes: &[u8], rip: u64, mode: Mode) -> One {

@@ -1,6 +1,7 @@
 //! The engine `soft`: processors in software, behind the traits of the `cpu` floor.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
 
 use riad_clock::SharedClock;
 use riad_cpu::x86::lapic::Message;
@@ -8,15 +9,21 @@ use riad_cpu::x86::{
     DebugRegisters, DescriptorTable, Events, Fpu, Msrs, Segment, Segments, VcpuState, rflags,
 };
 use riad_cpu::{Bus, Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
-use riad_memory::GuestMemory;
+use riad_memory::{CodeWatch, GuestMemory};
 
 use crate::apic::{Fabric, Local};
 use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
 use crate::flags::Flags;
 use crate::mem::Tlb;
-use crate::options::Options;
+use crate::options::{Options, Tier};
+use crate::run::Tiers;
 use crate::sys::barrier;
+use crate::timekeeper::Timekeeper;
+use crate::translate::CacheStats;
+use crate::translate::cache::CodeCache;
+use crate::translate::sys::FrameMemory;
+use crate::translate::thread::{self, Thread};
 
 /// A machine's software processors.
 #[derive(Debug)]
@@ -26,6 +33,9 @@ pub struct SoftEngine {
     config: VcpuConfig,
     options: Options,
     fabric: Arc<Fabric>,
+    /// Translated code; `None` when all is interpreted.
+    cache: Option<Arc<CodeCache>>,
+    timekeeper: Arc<Timekeeper>,
 }
 
 impl SoftEngine {
@@ -44,7 +54,19 @@ impl SoftEngine {
         options: Options,
     ) -> Self {
         barrier::prepare();
-        Self { memory, clock, config, options, fabric: Arc::new(Fabric::default()) }
+        let cache = match options.tier {
+            Tier::Interpreter => None,
+            Tier::Translator | Tier::Lockstep => code_cache(&memory, options.code_cache),
+        };
+        let fabric = Arc::new(Fabric::default());
+        let called = Arc::downgrade(&fabric);
+        let expired = Box::new(move |id| {
+            if let Some(fabric) = called.upgrade() {
+                fabric.call(id);
+            }
+        });
+        let timekeeper = Arc::new(Timekeeper::new(clock.clone(), expired));
+        Self { memory, clock, config, options, fabric, cache, timekeeper }
     }
 
     /// What was chosen.
@@ -81,6 +103,10 @@ impl SoftEngine {
             tsc_khz: self.config.tsc_khz,
             count: self.config.count,
             retired: 0,
+            counted: false,
+            pure: false,
+            held_fault: None,
+            lent_thread: AtomicPtr::default(),
             tlb: Box::new(Tlb::new(&self.memory)),
             memory: self.memory.clone(),
             bus,
@@ -88,7 +114,53 @@ impl SoftEngine {
             local: Local::new(self.fabric.clone(), mailbox),
         };
         cpu.restore(&VcpuState::reset(id));
-        SoftVcpu { cpu, blocks: BlockCache::default() }
+        let thread = self.cache.as_ref().and_then(|cache| thread(cache, &self.timekeeper, &cpu));
+        let lockstep = self.options.tier == Tier::Lockstep;
+        SoftVcpu { cpu, blocks: BlockCache::default(), thread, lockstep }
+    }
+
+    /// Figures of translated code; `None` when all is interpreted.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.cache.as_ref().map(|cache| cache.stats())
+    }
+}
+
+/// A cache for translated code, where the host can run it.
+fn code_cache(memory: &GuestMemory, size: usize) -> Option<Arc<CodeCache>> {
+    if !thread::available() {
+        return None;
+    }
+    match thread::cache(size) {
+        Ok(cache) => {
+            let watch: Arc<dyn CodeWatch> = cache.clone();
+            memory.pages().add_watch(Arc::downgrade(&watch));
+            Some(cache)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no memory for translated code: the guest is interpreted");
+            None
+        }
+    }
+}
+
+/// A processor's side of translated code.
+fn thread(
+    cache: &Arc<CodeCache>,
+    timekeeper: &Arc<Timekeeper>,
+    cpu: &Cpu,
+) -> Option<Box<Thread>> {
+    match FrameMemory::new() {
+        Ok(memory) => {
+            let memory = Arc::new(memory);
+            cpu.local.call_by(memory.clone());
+            let timekeeper = timekeeper.clone();
+            Some(Box::new(Thread::new(cache.clone(), memory, timekeeper, &cpu.tlb)))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no stack for translated code: a processor interprets");
+            None
+        }
     }
 }
 
@@ -123,11 +195,18 @@ pub struct SoftVcpu {
     /// Its registers and wiring.
     pub cpu: Cpu,
     blocks: BlockCache,
+    thread: Option<Box<Thread>>,
+    lockstep: bool,
 }
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self, limit: Limit) -> Result<Exit, Error> {
-        Ok(self.cpu.run(&mut self.blocks, limit))
+        let mut tiers = Tiers {
+            blocks: &mut self.blocks,
+            thread: self.thread.as_deref_mut(),
+            lockstep: self.lockstep,
+        };
+        Ok(self.cpu.run(&mut tiers, limit))
     }
 
     fn state(&self) -> Result<VcpuState, Error> {

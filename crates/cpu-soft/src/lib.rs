@@ -38,9 +38,12 @@ pub mod softfloat;
 pub mod sse;
 mod sys;
 pub mod system;
+pub mod timekeeper;
+pub mod translate;
 pub mod word;
 pub mod x87;
 pub mod xstate;
 
 pub use engine::{SoftEngine, SoftVcpu};
 pub use options::{Options, Tier};
+pub use translate::translates_here;

@@ -16,10 +16,13 @@ use crate::raw;
 pub use crate::raw::Mem;
 
 /// Entries of one view's table.
-const ENTRIES: usize = 2048;
+pub(crate) const ENTRIES: usize = 8192;
 const PAGE: u64 = 0xfff;
+/// Most pages that are flushed one by one before all are.
+const MOST_FLUSHED: usize = 64;
 
 /// One translation. Tags are page address | generation; a tag of 0 matches nothing.
+#[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry {
     pub(crate) read: u64,
@@ -42,6 +45,12 @@ pub struct Tlb {
     spaces: Vec<(u64, u64)>,
     /// A linear range that covers all entries cut from large pages: INVLPG into it flushes all.
     large: Option<(u64, u64)>,
+    /// Tags of executable entries that were cut from large pages.
+    large_exec: Box<[u64]>,
+    /// Counts what makes copies of translations void, other than a change of [`view`](Self::view).
+    pub(crate) changes: u64,
+    /// Pages flushed one by one since somebody last emptied this.
+    pub(crate) flushed: Vec<u64>,
     /// Host address of the first byte of RAM and of its page-state bytes.
     ram: usize,
     states: raw::States,
@@ -80,9 +89,32 @@ impl Tlb {
             last_generation: 1,
             spaces: Vec::new(),
             large: None,
+            large_exec: vec![0; ENTRIES].into_boxed_slice(),
+            changes: 0,
+            flushed: Vec::new(),
             ram,
             states,
         }
+    }
+
+    /// Host address of the current view's table.
+    pub(crate) fn table_address(&self) -> u64 {
+        self.tables[self.view].as_ptr().expose_provenance() as u64
+    }
+
+    /// Host address of the first byte of RAM.
+    pub(crate) fn ram_address(&self) -> u64 {
+        self.ram as u64
+    }
+
+    /// Host address of the state of the first page.
+    pub(crate) fn states_address(&self) -> u64 {
+        self.states.address()
+    }
+
+    /// Whether the executable page at `address`, which the TLB knows, is part of a large page.
+    pub(crate) fn exec_is_large(&self, address: u64) -> bool {
+        self.large_exec[Self::slot(address)] == address & !PAGE | self.generation
     }
 
     #[inline(always)]
@@ -91,7 +123,9 @@ impl Tlb {
     }
 
     fn next_generation(&mut self) -> u64 {
+        self.changes += 1;
         if self.last_generation == PAGE {
+            self.large_exec.fill(0);
             for table in &mut self.tables {
                 table.fill(Entry::default());
             }
@@ -125,7 +159,10 @@ impl Tlb {
     /// Makes address space `key` current; its old translations are good again if they are still there.
     pub fn switch_space(&mut self, key: u64) {
         match self.spaces.iter().find(|&&(k, _)| k == key) {
-            Some(&(_, generation)) => self.generation = generation,
+            Some(&(_, generation)) => {
+                self.generation = generation;
+                self.changes += 1;
+            }
             None => {
                 self.generation = self.next_generation();
                 self.remember(key);
@@ -148,6 +185,14 @@ impl Tlb {
         }
         for table in self.tables.iter_mut().take(3) {
             table[Self::slot(address)] = Entry::default();
+        }
+        self.changes += 1;
+        if self.flushed.len() < MOST_FLUSHED {
+            self.flushed.push(address);
+        } else {
+            // Nobody takes them: targets of jumps are told apart by generation.
+            self.flushed.clear();
+            self.flush_all();
         }
     }
 
@@ -211,7 +256,10 @@ impl Tlb {
             *entry = Entry { addend, ..Entry::default() };
         }
         match access {
-            Access::Execute => entry.exec = tag,
+            Access::Execute => {
+                entry.exec = tag;
+                self.large_exec[Self::slot(address)] = if t.large_mask >= 0x1f_ffff { tag } else { 0 };
+            }
             Access::Read => entry.read = tag,
             Access::Write => {
                 entry.read = tag;
@@ -350,7 +398,12 @@ impl Cpu {
 
     /// Host address for an access of `len` bytes that does not leave its page, filling the TLB.
     /// `None` when there is no RAM: then the physical address is in the error position of `Ok`.
-    fn host(&mut self, s: u8, address: u64, access: Access) -> Done<Result<*mut u8, Gpa>> {
+    pub(crate) fn host(
+        &mut self,
+        s: u8,
+        address: u64,
+        access: Access,
+    ) -> Done<Result<*mut u8, Gpa>> {
         let view = self.tlb.view;
         let t = self.translate(s, address, access, view)?;
         Ok(match self.memory.page(t.gpa) {

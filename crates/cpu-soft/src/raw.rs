@@ -247,6 +247,11 @@ impl States {
         Self(if pages.is_empty() { std::ptr::null() } else { pages.state(0) })
     }
 
+    /// Host address of the first.
+    pub(crate) fn address(self) -> u64 {
+        self.0.expose_provenance() as u64
+    }
+
     /// The state of a page that the page walk found in RAM.
     #[inline(always)]
     pub(crate) fn at(&self, page: usize) -> &AtomicU8 {

@@ -14,9 +14,14 @@ use crate::mmu::Access;
 use crate::op::{Op, seg};
 use crate::raw;
 use crate::sys::barrier;
+use crate::translate::reason;
+use crate::translate::thread::Thread;
 
 /// Instructions between two looks at the clock.
 const CLOCK_INTERVAL: u64 = 2048;
+
+/// Most times translated code is gone back to between two looks at everything else.
+const MOST_ROUNDS: u32 = 256;
 
 /// No block is longer than this many bytes.
 const LONGEST_BLOCK: u64 = (decode::MAX_OPS * decode::MAX_LEN) as u64;
@@ -25,23 +30,38 @@ const LONGEST_BLOCK: u64 = (decode::MAX_OPS * decode::MAX_LEN) as u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown;
 
+/// What instructions are run by.
+pub(crate) struct Tiers<'a> {
+    pub(crate) blocks: &'a mut BlockCache,
+    pub(crate) thread: Option<&'a mut Thread>,
+    /// Both tiers run each block.
+    pub(crate) lockstep: bool,
+}
+
 impl Cpu {
     /// Runs until the limit, a request to stop, or a triple fault.
-    pub fn run(&mut self, blocks: &mut BlockCache, limit: Limit) -> Exit {
+    pub(crate) fn run(&mut self, tiers: &mut Tiers<'_>, limit: Limit) -> Exit {
         let end = match limit {
             Limit::None => u64::MAX,
             Limit::Instructions(n) => self.retired.saturating_add(n),
         };
+        // Translated code counts when somebody wants to know: then a timer fires, and a limit is
+        // reached, after the same instruction in every tier.
+        self.counted = end != u64::MAX || tiers.lockstep || self.clock.wait_for(u64::MAX).is_none();
+        self.pure = tiers.lockstep;
         let mut told_clock = self.retired;
-        let exit = self.run_until(blocks, end, &mut told_clock);
+        let exit = self.run_until(tiers, end, &mut told_clock);
         self.clock.retire(self.retired - told_clock);
         exit
     }
 
     /// Tells the clock of instructions retired now and then; `told_clock` is how many it knows of.
-    fn run_until(&mut self, blocks: &mut BlockCache, end: u64, told_clock: &mut u64) -> Exit {
+    fn run_until(&mut self, tiers: &mut Tiers<'_>, end: u64, told_clock: &mut u64) -> Exit {
         let mut look_at_clock = 0;
         loop {
+            if self.local.heard() {
+                look_at_clock = 0;
+            }
             if self.retired >= end {
                 return Exit::Limit;
             }
@@ -50,8 +70,15 @@ impl Cpu {
                 *told_clock = self.retired;
                 self.expire_timer();
                 look_at_clock = self.retired + CLOCK_INTERVAL;
+                if let Some(thread) = &tiers.thread
+                    && !self.counted
+                {
+                    thread.call_at(self.local.id(), self.timer_deadline());
+                }
             }
             if self.local.requests() != 0 {
+                // Its register may have been written: look at the timer next time.
+                look_at_clock = if self.counted { look_at_clock } else { 0 };
                 match self.take_requests() {
                     Ok(None) => {}
                     Ok(Some(exit)) => return exit,
@@ -69,10 +96,81 @@ impl Cpu {
             }
             // Never past the look at the clock, so that when a timer fires does not depend on how
             // instructions happen to lie in blocks.
-            if let Err(Shutdown) = self.step(blocks, end.min(look_at_clock) - self.retired) {
+            let budget = end.min(look_at_clock) - self.retired;
+            let done = match &mut tiers.thread {
+                Some(thread) if self.translatable() => {
+                    self.run_translated(thread, tiers.blocks, budget)
+                }
+                _ => self.step(tiers.blocks, budget),
+            };
+            if let Err(Shutdown) = done {
                 return self.shut_down();
             }
         }
+    }
+
+    /// Runs translated code, and what it leaves to the interpreter, until there is something to look
+    /// at, or `budget` instructions ran (where they are counted).
+    fn run_translated(
+        &mut self,
+        thread: &mut Thread,
+        blocks: &mut BlockCache,
+        mut budget: u64,
+    ) -> Result<(), Shutdown> {
+        let counted = self.counted;
+        let mut last = None;
+        for _ in 0..MOST_ROUNDS {
+            let ran_before = self.retired;
+            match thread.run(self, budget, last) {
+                Err(fault) => {
+                    self.this_rip = self.rip();
+                    return self.fail(fault, self.events.pending_debug);
+                }
+                Ok(None) => {
+                    self.step(blocks, budget)?;
+                    last = None;
+                }
+                Ok(Some(out)) => {
+                    self.retired += if counted { out.ran } else { 0 };
+                    last = Some(out);
+                    match out.reason {
+                        reason::INTERPRET if counted && out.ran >= budget => return Ok(()),
+                        reason::INTERPRET => self.step(blocks, 1)?,
+                        reason::BUDGET => return self.step(blocks, budget - out.ran.min(budget)),
+                        reason::FAULT => {
+                            if let Some(fault) = self.held_fault.take() {
+                                return self.fail(fault, self.events.pending_debug);
+                            }
+                        }
+                        reason::ATTENTION => return Ok(()),
+                        _ => {}
+                    }
+                }
+            }
+            if counted {
+                budget = budget.saturating_sub(self.retired - ran_before);
+                if budget == 0 {
+                    return Ok(());
+                }
+            }
+            if self.local.requests() != 0
+                || self.events.activity != Activity::Running
+                || !self.translatable()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers a fault of the instruction at `this_rip`, which changed nothing.
+    fn fail(&mut self, fault: Fault, held_back: u64) -> Result<(), Shutdown> {
+        self.set_rip(self.this_rip);
+        // Traps are for instructions that complete.
+        self.events.pending_debug = held_back;
+        // Counted, so that a guest that does nothing but fault reaches its limit and its timer.
+        self.retired += 1;
+        self.deliver(fault, true)
     }
 
     fn shut_down(&mut self) -> Exit {
@@ -185,12 +283,7 @@ impl Cpu {
             self.local.post(request::INTERRUPT);
         }
         if let Err(fault) = done {
-            self.set_rip(self.this_rip);
-            // Traps are for instructions that complete.
-            self.events.pending_debug = held_back;
-            // Counted, so that a guest that does nothing but fault reaches its limit and its timer.
-            self.retired += 1;
-            return self.deliver(fault, true);
+            return self.fail(fault, held_back);
         }
         if self.step_trap {
             self.events.pending_debug |= 1 << 14;

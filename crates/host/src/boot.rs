@@ -159,7 +159,7 @@ impl Booted {
         }
     }
 
-    /// Stops the machine dead. Gives how many instructions it retired.
+    /// Stops the machine dead. Gives how many instructions it retired, if they were counted.
     pub(crate) fn stop(self) -> Option<u64> {
         self.vm.pause();
         self.vm.instructions()

@@ -62,7 +62,7 @@ impl Configure for Configurer {
         };
         let disk = RawDisk::open(rootfs_image, false).map_err(Error::Disk)?;
         let config = VmConfig {
-            cpus: host_cpus().min(CPUS),
+            cpus: host_cpus().min(CPUS).min(engine.most_cpus()),
             memory: MEMORY,
             engine,
             disks: vec![Arc::new(Unflushed(disk))],

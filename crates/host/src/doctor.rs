@@ -5,6 +5,7 @@ use std::path::Path;
 use riad_image::Store;
 use riad_image::apt::{HostApt, SignedBy};
 use riad_image::release::Keyring;
+use riad_vmm::EngineKind;
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 
@@ -14,6 +15,9 @@ use crate::Size;
 const WANTED_MEMORY: u64 = 1280 << 20;
 /// Disk space that should be free: downloads, an image, and what guests write.
 const WANTED_DISK: u64 = 3 << 30;
+
+/// The software engine, as a subject.
+const SOFT: &str = "engine soft";
 
 /// How a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,7 +71,15 @@ pub fn examine() -> Vec<Finding> {
 fn soft_engine() -> Finding {
     let cpus = crate::host_cpus();
     let plural = if cpus == 1 { "" } else { "s" };
-    Finding::ok("engine soft", format!("works here, on {cpus} host processor{plural}"))
+    let here = format!("works here, on {cpus} host processor{plural}");
+    if EngineKind::translates_here() {
+        return Finding::ok(SOFT, format!("{here}: translates 64-bit code, interprets the rest"));
+    }
+    Finding::note(
+        SOFT,
+        format!("{here}, but only interprets: translated code needs Linux on x86-64"),
+        "nothing to do; machines are several times slower than on such a host",
+    )
 }
 
 fn kvm_engine() -> Finding {

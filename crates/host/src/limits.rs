@@ -34,7 +34,13 @@ impl Limits {
     pub(crate) fn with_patience(engine: EngineKind, patience: u32) -> Self {
         let scale = match engine {
             EngineKind::Kvm => 1,
+            // Measured for the interpreter: it runs what is not translated, and all there is on
+            // hosts that translate nothing.
             EngineKind::Soft | EngineKind::Auto => 10,
+            // Asked for to be sure, rather than quick.
+            EngineKind::SoftInterpreter => 20,
+            // Every block runs twice, and all state is compared.
+            EngineKind::SoftLockstep => 200,
         };
         Self { scale, patience: patience.clamp(1, MOST_PATIENCE) }
     }

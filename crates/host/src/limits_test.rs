@@ -20,6 +20,15 @@ fn software_gets_ten_times_the_time() {
 }
 
 #[test]
+fn slower_tiers_get_more_time() {
+    let scale = |engine| Limits::with_patience(engine, 1).scale();
+    assert_eq!(scale(EngineKind::Auto), scale(EngineKind::Soft));
+    let slower =
+        [EngineKind::Kvm, EngineKind::Soft, EngineKind::SoftInterpreter, EngineKind::SoftLockstep];
+    assert!(slower.is_sorted_by(|quick, slow| scale(*quick) < scale(*slow)));
+}
+
+#[test]
 fn what_the_guest_does_not_do_has_no_limit() {
     let limits = Limits::with_patience(EngineKind::Soft, 1);
     for stage in [Stage::Start, Stage::Image, Stage::Machine] {

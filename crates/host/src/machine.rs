@@ -29,6 +29,8 @@ pub struct MachineOptions {
     pub memory: u64,
     /// The engine.
     pub engine: EngineKind,
+    /// Bytes of translated code that a software engine keeps.
+    pub code_cache: u64,
     /// A kernel in place of the image's.
     pub kernel: Option<PathBuf>,
     /// An initial RAM disk in place of the image's, which has the agent in it.
@@ -78,8 +80,13 @@ impl Machine {
         let mut watch = Stopwatch::new(began);
         let engine = choose_engine(options.engine).map_err(Error::Vm)?;
         let limits = Limits::new(engine);
-        let mut config =
-            VmConfig { cpus: options.cpus, memory: options.memory, engine, ..VmConfig::default() };
+        let mut config = VmConfig {
+            cpus: options.cpus,
+            memory: options.memory,
+            engine,
+            code_cache: options.code_cache,
+            ..VmConfig::default()
+        };
         // What was typed wrong is said before anything is built.
         config.check().map_err(Error::Vm)?;
         watch.ended(Stage::Start);

@@ -16,14 +16,16 @@ pub struct StageTime {
 }
 
 /// Where the time of one `riad run` went. As JSON: `{"stages": [{"stage": "kernel", "ms": 1.5},
-/// ...], "total_ms": ..., "instructions": ..., "mips": ...}`; keys are only ever added.
+/// ...], "total_ms": ..., "instructions": ..., "mips": ...}`; what is not known is null, and keys are
+/// only ever added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timings {
     /// The stages, in order.
     pub stages: Vec<StageTime>,
     /// From the process's start to its end.
     pub total: Duration,
-    /// Instructions that the guest's processors retired, where the engine counts them.
+    /// Instructions that the guest's processors retired, where the engine counts them: translated
+    /// code that runs freely is not counted.
     pub instructions: Option<u64>,
 }
 

@@ -57,6 +57,10 @@ fn json_has_stable_keys() {
 fn without_instructions_there_is_no_speed() {
     let timings = Timings { stages: Vec::new(), total: SECOND, instructions: None };
     assert_eq!(timings.mips(), None);
+    assert_eq!(
+        serde_json::to_string(&timings).unwrap(),
+        r#"{"stages":[],"total_ms":1000.0,"instructions":null,"mips":null}"#
+    );
     let timings = Timings { instructions: Some(5), ..timings };
     assert_eq!(timings.mips(), None, "nothing ran");
 }

@@ -18,5 +18,5 @@ mod ram;
 mod sys;
 
 pub use addr::{Gpa, Gva, PAGE_SIZE};
-pub use page::{PageState, PageTable};
+pub use page::{CodeWatch, PageState, PageTable};
 pub use ram::{Error, GuestMemory, Page, Region};

@@ -1,6 +1,7 @@
 //! What is known of each page of RAM: written to, decoded from.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, Weak};
 
 /// Page state bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,12 +14,20 @@ impl PageState {
     pub const CODE: u8 = 2;
 }
 
+/// Somebody who keeps what was made from a page's code where no generation is compared.
+pub trait CodeWatch: Send + Sync + std::fmt::Debug {
+    /// Bytes of `page` were written, some of which may be code. Called on the writer's thread, before
+    /// the writer goes on.
+    fn code_written(&self, page: usize);
+}
+
 /// The states of all pages of RAM, indexed by page number within the memory file.
 #[derive(Debug)]
 pub struct PageTable {
     state: Box<[AtomicU8]>,
     /// Changes each time code may have been overwritten.
     generation: Box<[AtomicU32]>,
+    watches: RwLock<Vec<Weak<dyn CodeWatch>>>,
 }
 
 impl PageTable {
@@ -27,7 +36,15 @@ impl PageTable {
         Self {
             state: std::iter::repeat_with(|| AtomicU8::new(0)).take(pages).collect(),
             generation: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
+            watches: RwLock::default(),
         }
+    }
+
+    /// Tells `watch` of overwritten code from now on, for as long as it lives.
+    pub fn add_watch(&self, watch: Weak<dyn CodeWatch>) {
+        let mut watches = self.watches.write().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(watch);
     }
 
     /// Number of pages.
@@ -65,6 +82,10 @@ impl PageTable {
         // In this order: who marks the page again in between knows an older generation.
         state.fetch_and(!PageState::CODE, Ordering::SeqCst);
         self.generation[page].fetch_add(1, Ordering::SeqCst);
+        let watches = self.watches.read().unwrap_or_else(PoisonError::into_inner);
+        for watch in watches.iter().filter_map(Weak::upgrade) {
+            watch.code_written(page);
+        }
         true
     }
 

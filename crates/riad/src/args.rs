@@ -1,14 +1,16 @@
 //! The arguments.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use riad_host::images::ImageOptions;
-use riad_host::{ImageRef, Size};
-use riad_vmm::{EngineKind, MAX_CPUS};
+use riad_host::{ImageRef, Size, SizeError};
+use riad_vmm::{EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
@@ -143,9 +145,13 @@ pub(crate) struct Hardware {
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) memory: Size,
 
-    /// What runs the guest: auto, soft or kvm
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    /// What runs the guest
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = Engines)]
     pub(crate) engine: EngineKind,
+
+    /// Memory for translated code, 1M to 1G, besides the guest's own; `soft` uses it
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = code_cache)]
+    pub(crate) code_cache: Size,
 }
 
 /// Where the packages of an image come from.
@@ -242,8 +248,8 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) size: Option<Size>,
 
-    /// What runs the guest that configures the packages: auto, soft or kvm
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    /// What runs the guest that configures the packages
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = Engines)]
     pub(crate) engine: EngineKind,
 
     #[command(flatten)]
@@ -254,6 +260,41 @@ fn cpus(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count) if (1..=MAX_CPUS).contains(&count) => Ok(count),
         _ => Err(format!("a machine has 1 to {MAX_CPUS} processors")),
+    }
+}
+
+fn code_cache(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error: SizeError| error.to_string())?;
+    if VmConfig::CODE_CACHE.contains(&size.0) {
+        return Ok(size);
+    }
+    let (least, most) = VmConfig::CODE_CACHE.into_inner();
+    Err(format!("translated code is kept in {} to {}", Size(least), Size(most)))
+}
+
+/// Reads an engine's name, and knows them all for help and completion.
+#[derive(Debug, Clone, Copy)]
+struct Engines;
+
+impl TypedValueParser for Engines {
+    type Value = EngineKind;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<EngineKind, clap::Error> {
+        // As any other value that is refused, with advice of its own.
+        EngineKind::from_str.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(EngineKind::ALL.into_iter().map(|engine| {
+            PossibleValue::new(engine.name())
+                .help(engine.summary())
+                .hide(engine.is_for_developers())
+        })))
     }
 }
 

@@ -1,6 +1,7 @@
 use clap::{CommandFactory, Parser};
+use riad_vmm::{EngineKind, VmConfig};
 
-use super::{Cli, Format, Verb};
+use super::{Cli, Format, ImageVerb, Verb};
 
 #[test]
 fn the_definition_is_consistent() {
@@ -31,4 +32,38 @@ fn of_an_option_that_is_there_twice_the_last_counts() {
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let Verb::Run(args) = cli.verb else { panic!("another verb") };
     assert_eq!((args.hardware.memory.0, args.env.len()), (256 << 20, 2));
+}
+
+#[test]
+fn engines_are_named_with_their_tier() {
+    for (line, engine) in [
+        ("riad run debian", EngineKind::Auto),
+        ("riad run --engine soft debian", EngineKind::Soft),
+        ("riad run --engine soft:interp debian", EngineKind::SoftInterpreter),
+        ("riad run --engine soft:lockstep debian", EngineKind::SoftLockstep),
+    ] {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Verb::Run(args) = cli.verb else { panic!("another verb") };
+        assert_eq!(args.hardware.engine, engine, "{line}");
+    }
+    let line = "riad image build debian --engine soft:interp";
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    let Verb::Image(ImageVerb::Build(args)) = cli.verb else { panic!("another verb") };
+    assert_eq!(args.engine, EngineKind::SoftInterpreter);
+}
+
+#[test]
+fn the_code_cache_has_a_range_and_a_usual_size() {
+    let size = |words: &str| {
+        let line = format!("riad boot --kernel k {words}");
+        let cli = Cli::try_parse_from(line.trim().split(' '))?;
+        let Verb::Boot(args) = cli.verb else { panic!("another verb") };
+        Ok::<_, clap::Error>(args.hardware.code_cache.0)
+    };
+    assert_eq!(size("").unwrap(), VmConfig::DEFAULT_CODE_CACHE);
+    assert_eq!(size("--code-cache 1M").unwrap(), 1 << 20);
+    assert_eq!(size("--code-cache 1GiB").unwrap(), 1 << 30);
+    for wrong in ["1023K", "1025M", "0", "much"] {
+        assert!(size(&format!("--code-cache {wrong}")).is_err(), "{wrong}");
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Failure> {
     let RunArgs {
         image,
-        hardware: Hardware { cpus, memory, engine },
+        hardware: Hardware { cpus, memory, engine, code_cache },
         env,
         workdir,
         user,
@@ -46,9 +46,10 @@ pub(crate) fn run(
     let name = image.to_string();
     let options = MachineOptions {
         image: ImageOptions { engine, ..sources.options(image) },
-        cpus: cpus.unwrap_or_else(default_cpus),
+        cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
         memory: memory.0,
         engine,
+        code_cache: code_cache.0,
         kernel,
         initrd,
         append,

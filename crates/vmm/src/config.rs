@@ -1,43 +1,105 @@
 //! What a machine is built to.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use riad_cpu_soft::options;
 use riad_disk::Disk;
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_CPUS;
+
 /// Which processor runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// Whichever is best on this host.
     #[default]
+    #[serde(rename = "auto")]
     Auto,
-    /// The processor in software.
+    /// The processor in software, as fast as it can be on this host.
+    #[serde(rename = "soft")]
     Soft,
+    /// The processor in software, which interprets every instruction: slow, and the same on every
+    /// host.
+    #[serde(rename = "soft:interp")]
+    SoftInterpreter,
+    /// The processor in software, which translates and interprets everything and compares: for those
+    /// who work on it, and for one processor.
+    #[serde(rename = "soft:lockstep")]
+    SoftLockstep,
     /// The host's own, through KVM.
+    #[serde(rename = "kvm")]
     Kvm,
+}
+
+impl EngineKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Auto, Self::Soft, Self::SoftInterpreter, Self::SoftLockstep, Self::Kvm];
+
+    /// What users call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Soft => "soft",
+            Self::SoftInterpreter => "soft:interp",
+            Self::SoftLockstep => "soft:lockstep",
+            Self::Kvm => "kvm",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Auto => "whichever is best on this computer",
+            Self::Soft => "Riad's own processor, which translates where it can",
+            Self::SoftInterpreter => "the same, which only interprets: slow",
+            Self::SoftLockstep => "the same, which does both and compares: for Riad's developers",
+            Self::Kvm => "the computer's own processor, through KVM",
+        }
+    }
+
+    /// How many processors it can run in one machine.
+    #[must_use]
+    pub const fn most_cpus(self) -> u32 {
+        match self {
+            // What another processor writes between the two runs of a block is no difference.
+            Self::SoftLockstep => 1,
+            Self::Auto | Self::Soft | Self::SoftInterpreter | Self::Kvm => MAX_CPUS,
+        }
+    }
+
+    /// Whether it is of use to those alone who work on Riad, and so is not offered.
+    #[must_use]
+    pub const fn is_for_developers(self) -> bool {
+        matches!(self, Self::SoftLockstep)
+    }
 }
 
 impl std::fmt::Display for EngineKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Soft => "soft",
-            Self::Kvm => "kvm",
-        })
+        f.pad(self.name())
+    }
+}
+
+/// The engines that are offered, as a sentence lists them.
+fn offered() -> String {
+    let offered = EngineKind::ALL.into_iter().filter(|engine| !engine.is_for_developers());
+    let names: Vec<_> = offered.map(EngineKind::name).collect();
+    match names.split_last() {
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
     }
 }
 
 impl std::str::FromStr for EngineKind {
     type Err = String;
 
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "soft" => Ok(Self::Soft),
-            "kvm" => Ok(Self::Kvm),
-            _ => Err(format!("{s} is not an engine: expected auto, soft or kvm")),
-        }
+    fn from_str(word: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|engine| engine.name() == word);
+        named.ok_or_else(|| format!("'{word}' is not an engine: expected {}", offered()))
     }
 }
 
@@ -66,6 +128,9 @@ pub struct VmConfig {
     pub memory: u64,
     /// Which processor.
     pub engine: EngineKind,
+    /// Bytes of translated code that the software processors keep, in [`CODE_CACHE`](Self::CODE_CACHE);
+    /// values outside are moved into it. Engines that translate nothing take no notice.
+    pub code_cache: u64,
     /// The disks, virtio-blk.
     pub disks: Disks,
     /// Whether there is a vsock.
@@ -74,15 +139,28 @@ pub struct VmConfig {
     pub debug_exit: bool,
 }
 
+impl VmConfig {
+    /// Bytes of translated code that can be kept.
+    pub const CODE_CACHE: RangeInclusive<u64> =
+        options::LEAST_CODE_CACHE as u64..=options::MOST_CODE_CACHE as u64;
+    /// Bytes of translated code that are kept when nothing is said.
+    pub const DEFAULT_CODE_CACHE: u64 = options::DEFAULT_CODE_CACHE as u64;
+}
+
 impl Default for VmConfig {
     fn default() -> Self {
         Self {
             cpus: 1,
             memory: 512 << 20,
             engine: EngineKind::Auto,
+            code_cache: Self::DEFAULT_CODE_CACHE,
             disks: Vec::new(),
             vsock: false,
             debug_exit: false,
         }
     }
 }
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod tests;

@@ -212,7 +212,7 @@ impl Vm {
         clock.pause();
         let cpus = snapshot.as_ref().map_or(config.cpus, |s| s.pc.config.cpus);
         let shared: Arc<dyn Clock> = clock.clone();
-        let engine = crate::engine::make(config.engine, memory.clone(), shared, cpus)?;
+        let engine = crate::engine::make(config, memory.clone(), shared, cpus)?;
         // Two: the guest's own word, and a processor's that failed because of it.
         let (sender, endings) = sync_channel(2);
         let control =

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use riad_devices::MsiTarget;
 use riad_devices::pci::PciDevice;
@@ -50,6 +51,15 @@ const USED: u64 = 0x8000;
 const BUFFERS: u64 = 0x8_0000;
 /// Operations in a case.
 const MOST_OPERATIONS: usize = 400;
+/// How long a device gets for what it was offered. Its thread may have to wake up on another
+/// processor first, which takes some 100 µs.
+const BREATH: Duration = Duration::from_micros(200);
+/// Breaths in a row that may come to nothing; a device that rightly gives nothing back is not
+/// waited for again and again.
+const BREATHS: u32 = 3;
+/// How long a device gets in the end when it has given nothing back so far: a busy host may not
+/// have let it begin.
+const LAST_BREATH: Duration = Duration::from_millis(1);
 
 /// Operations, by their byte.
 mod operation {
@@ -109,20 +119,82 @@ fn drive(device: Box<dyn VirtioDevice>, mut host: HostSide, bytes: &[u8]) -> u64
     // Memory decoding and bus mastering.
     pci.config_write(4, &6u16.to_le_bytes());
     let mut input = Input::new(bytes);
+    let mut lungs = Lungs::new(&memory);
     for _ in 0..MOST_OPERATIONS {
         if input.is_empty() {
             break;
         }
-        step(&pci, &memory, &mut host, &mut input);
+        step(&pci, &memory, &mut host, &mut lungs, &mut input);
     }
-    breathe();
+    lungs.breathe_out();
     pci.pause();
     let _ = pci.save();
-    let used = |queue: u64| memory.read_u16(Gpa(queue * QUEUE_STRIDE + USED + 2)).unwrap_or(0);
-    (0..4).map(|queue| u64::from(used(queue))).sum()
+    used(&memory).into_iter().map(u64::from).sum()
 }
 
-fn step(pci: &VirtioPci, memory: &GuestMemory, host: &mut HostSide, input: &mut Input<'_>) {
+/// How many buffers came back on each queue, where a well-behaved driver has them.
+fn used(memory: &GuestMemory) -> [u16; 4] {
+    [0, 1, 2, 3].map(|queue| memory.read_u16(Gpa(queue * QUEUE_STRIDE + USED + 2)).unwrap_or(0))
+}
+
+/// Time for the device's thread.
+struct Lungs<'m> {
+    memory: &'m GuestMemory,
+    /// What had come back the last time somebody looked.
+    seen: [u16; 4],
+    /// Something was offered.
+    offered: bool,
+    /// Breaths in a row that came to nothing.
+    fruitless: u32,
+}
+
+impl<'m> Lungs<'m> {
+    fn new(memory: &'m GuestMemory) -> Self {
+        Self { memory, seen: used(memory), offered: false, fruitless: 0 }
+    }
+
+    /// Lets the device's thread run until something came back, or for a while.
+    fn breathe(&mut self) {
+        let patience = if self.fruitless < BREATHS { BREATH } else { Duration::ZERO };
+        self.fruitless =
+            if self.wait(patience, std::thread::yield_now) { 0 } else { self.fruitless + 1 };
+    }
+
+    /// The last breath: a longer one when something was offered and nothing ever came back.
+    fn breathe_out(&mut self) {
+        self.breathe();
+        if self.offered && self.seen == [0; 4] {
+            // Not by yielding: whoever keeps the processor busy would be first in the queue.
+            self.wait(LAST_BREATH, || std::thread::sleep(BREATH));
+        }
+    }
+
+    /// Waits until something came back, and tells whether it did.
+    fn wait(&mut self, patience: Duration, pause: impl Fn()) -> bool {
+        let start = Instant::now();
+        loop {
+            pause();
+            // First the clock: this thread may have been away for long, and the device not.
+            let over = start.elapsed() >= patience;
+            let now = used(self.memory);
+            if now != self.seen {
+                self.seen = now;
+                return true;
+            }
+            if over {
+                return false;
+            }
+        }
+    }
+}
+
+fn step(
+    pci: &VirtioPci,
+    memory: &GuestMemory,
+    host: &mut HostSide,
+    lungs: &mut Lungs<'_>,
+    input: &mut Input<'_>,
+) {
     let mut data = [0; 8];
     match input.u8() % operation::COUNT {
         operation::BAR_WRITE => {
@@ -154,7 +226,11 @@ fn step(pci: &VirtioPci, memory: &GuestMemory, host: &mut HostSide, input: &mut 
             let at = queue + 16 * u64::from(input.u16() % 1024);
             let _ = memory.write(Gpa(at), input.take(16));
         }
-        operation::OFFER => offer(pci, memory, input),
+        operation::OFFER => {
+            offer(pci, memory, input);
+            lungs.offered = true;
+            lungs.breathe();
+        }
         operation::HOST => match host {
             HostSide::None => {}
             HostSide::Console(handle) => {
@@ -171,7 +247,7 @@ fn step(pci: &VirtioPci, memory: &GuestMemory, host: &mut HostSide, input: &mut 
         operation::SAVE => {
             let _ = pci.save();
         }
-        _ => breathe(),
+        _ => lungs.breathe(),
     }
 }
 
@@ -236,7 +312,6 @@ fn offer(pci: &VirtioPci, memory: &GuestMemory, input: &mut Input<'_>) {
     let index = if input.u8() == 0xff { input.u16() } else { index };
     let _ = memory.write_u16(Gpa(ring + 2), index);
     pci.bar_write(0, 0x3000 + 4 * u64::from(queue), &u16::from(queue).to_le_bytes());
-    breathe();
 }
 
 /// The host's programs at the other end of the guest's connections.
@@ -257,13 +332,6 @@ fn talk(
                 }
             }
         }
-    }
-}
-
-/// Lets the device's thread run.
-fn breathe() {
-    for _ in 0..8 {
-        std::thread::yield_now();
     }
 }
 

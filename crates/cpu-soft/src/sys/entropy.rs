@@ -9,6 +9,12 @@ thread_local! {
     static POOL: RefCell<(usize, [u8; BATCH])> = const { RefCell::new((BATCH, [0; BATCH])) };
 }
 
+/// A random number; `None` when the host has none.
+pub(crate) fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    fill(&mut bytes).then(|| u64::from_le_bytes(bytes))
+}
+
 /// Fills `bytes` (at most [`BATCH`]) from the host's generator. Returns whether it could.
 pub(crate) fn fill(bytes: &mut [u8]) -> bool {
     POOL.with_borrow_mut(|(used, pool)| {

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 use riad_cpu::x86::{Segment, cr4, rflags};
 
-use crate::machine::{
+use super::machine::{
     CODE, DATA, Guest, STACK, STACK0, USER_CODE, USER_STACK, descriptor, sel, stop,
 };
 

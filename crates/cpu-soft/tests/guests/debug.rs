@@ -4,7 +4,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::{cr4, rflags};
 
-use crate::machine::{CODE, DATA, Guest, STUBS, USER_CODE, USER_STACK, sel};
+use super::machine::{CODE, DATA, Guest, STUBS, USER_CODE, USER_STACK, sel};
 
 /// A handler of #DB that counts in R15, keeps RIPs in a list at R14 and DR6 in R13 (which it
 /// clears), sets RF when R12 is 1, and goes back.
@@ -171,7 +171,7 @@ fn a_kernel_that_masks_tf_is_not_stepped_into_by_syscall() {
         guest.state.msrs.sfmask = if masked { rflags::TF } else { 0 };
         guest.code(CODE, 64, |a| {
             a.and(r11d, !0x100)?;
-            crate::machine::stop(a)
+            super::machine::stop(a)
         });
         guest.program(|a| a.syscall());
         guest.finishes();
@@ -310,7 +310,7 @@ fn data_breakpoints_see_string_instructions_and_the_stack() {
     });
     assert_eq!(reported(&guest).len(), 1);
     let mut guest = counting();
-    guest.state.debug.address[0] = crate::machine::STACK - 8;
+    guest.state.debug.address[0] = super::machine::STACK - 8;
     guest.state.debug.dr7 = enabled(1, 2);
     guest.program_finishes(|a| {
         a.push(rax)?;

@@ -5,10 +5,10 @@ use iced_x86::code_asm::*;
 use riad_cpu::Exit;
 use riad_cpu::x86::{Activity, Segment, rflags};
 
-use crate::machine::{
+use super::machine::{
     CODE, DATA, Guest, IST1, STACK, STACK0, STUBS, TSS, USER_CODE, USER_STACK, descriptor, sel,
 };
-use crate::tables::{P, RW};
+use super::tables::{P, RW};
 
 const FAR: u64 = 0x12_3456_7000;
 

@@ -5,11 +5,11 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::{cr4, model, msr};
 
-use crate::machine::{DATA, Guest};
+use super::machine::{DATA, Guest};
 
 /// CPUID as the guest sees it: EAX, EBX, ECX, EDX.
 fn cpuid(guest: &mut Guest, leaf: u32, subleaf: u32) -> [u32; 4] {
-    guest.state.rip = crate::machine::CODE;
+    guest.state.rip = super::machine::CODE;
     guest.program_finishes(|a| {
         a.mov(eax, leaf)?;
         a.mov(ecx, subleaf)?;

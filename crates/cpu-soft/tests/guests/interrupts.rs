@@ -10,7 +10,7 @@ use riad_cpu::x86::rflags::IF;
 use riad_cpu::x86::{Activity, LapicState};
 use riad_cpu::{Engine, Exit, Limit, Vcpu};
 
-use crate::machine::{CODE, DATA, Guest, STACK, sel, stop};
+use super::machine::{CODE, DATA, Guest, STACK, sel, stop};
 
 /// Registers of the local APIC.
 const APIC: u64 = 0xfee0_0000;
@@ -42,14 +42,14 @@ fn request(guest: &Guest, vector: u8) {
 }
 
 /// Requests a vector, then runs.
-fn interrupted(guest: &mut Guest, vector: u8) -> Option<crate::machine::Trap> {
+fn interrupted(guest: &mut Guest, vector: u8) -> Option<super::machine::Trap> {
     guest.vcpu.set_state(&guest.state).expect("state");
     request(guest, vector);
     resume(guest)
 }
 
 /// Runs on from where the processor is.
-fn resume(guest: &mut Guest) -> Option<crate::machine::Trap> {
+fn resume(guest: &mut Guest) -> Option<super::machine::Trap> {
     let exit = guest.vcpu.run(Limit::Instructions(1_000_000)).expect("an exit");
     guest.state = guest.vcpu.state().expect("state");
     assert_eq!(exit, Exit::Stopped);

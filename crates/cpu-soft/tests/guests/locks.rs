@@ -4,8 +4,8 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use crate::interrupts::{run_both, second};
-use crate::machine::{CODE, DATA, Guest};
+use super::interrupts::{run_both, second};
+use super::machine::{CODE, DATA, Guest};
 
 const ROUNDS: u32 = 20_000;
 /// How many processors are done.
@@ -32,7 +32,7 @@ fn race(
         a.pause()?;
         a.cmp(dword_ptr(DONE), 2)?;
         a.jne(wait)?;
-        crate::machine::stop(a)
+        super::machine::stop(a)
     };
     guest.code(CODE, 64, program);
     guest.code(CODE + 0x1000, 64, program);

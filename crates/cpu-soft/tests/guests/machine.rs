@@ -12,10 +12,11 @@ use iced_x86::code_asm::{CodeAssembler, al};
 use riad_clock::ManualClock;
 use riad_cpu::x86::{DescriptorTable, Segment, VcpuState, cr0, cr4, efer, rflags};
 use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
-use riad_cpu_soft::{SoftEngine, SoftVcpu};
+use riad_cpu_soft::{Options, SoftEngine, SoftVcpu};
 use riad_memory::{Gpa, GuestMemory};
 
-use crate::tables::{self, Tables};
+use super::TIER;
+use super::tables::{self, Tables};
 
 /// The port that ends a run.
 pub(crate) const STOP: u8 = 0xf4;
@@ -159,7 +160,8 @@ impl Guest {
         let memory = GuestMemory::new(&[(Gpa(0), RAM)]).expect("memory");
         let clock = Arc::new(clock());
         let config = VcpuConfig { count, tsc_khz: 1_000_000 };
-        let engine = SoftEngine::new(memory.clone(), clock.clone(), config);
+        let options = Options { tier: TIER, ..Options::default() };
+        let engine = SoftEngine::with_options(memory.clone(), clock.clone(), config, options);
         let world = Arc::new(World::default());
         let vcpu = engine.vcpu(0, world.clone());
         world.handles.lock().expect("handles").push(vcpu.handle());

@@ -6,8 +6,8 @@ use riad_cpu::x86::{Activity, cr4, efer};
 use riad_cpu::{Exit, Limit, Vcpu};
 use riad_memory::Gpa;
 
-use crate::machine::{DATA, GDT, Guest, assemble, sel, stop};
-use crate::tables::{P, PS, RW};
+use super::machine::{DATA, GDT, Guest, assemble, sel, stop};
+use super::tables::{P, PS, RW};
 
 /// Code of the 32-bit and the 64-bit part.
 const PART32: u64 = 0x1_2000;
@@ -117,7 +117,7 @@ fn real_to_protected_to_long_to_compatibility_and_all_the_way_back() {
                 a.mov(ds, ax)?;
                 a.mov(bx, cs)?;
                 a.mov(word_ptr(0x600u64), 0x16)?;
-                a.out(u32::from(crate::machine::STOP), al)
+                a.out(u32::from(super::machine::STOP), al)
             }),
         )
         .expect("RAM");

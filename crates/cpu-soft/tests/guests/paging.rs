@@ -5,8 +5,8 @@ use iced_x86::code_asm::*;
 use riad_cpu::Exit;
 use riad_cpu::x86::{Segment, cr0, cr4, efer, rflags};
 
-use crate::machine::{CODE, DATA, Guest, Trap, USER_DATA, sel, stop};
-use crate::tables::{A, D, NX, P, PS, RW, US};
+use super::machine::{CODE, DATA, Guest, Trap, USER_DATA, sel, stop};
+use super::tables::{A, D, NX, P, PS, RW, US};
 
 /// Bits of a page fault's error code.
 const PRESENT: u32 = 1;
@@ -252,7 +252,7 @@ fn smap_stops_implicit_accesses_even_with_ac() {
     let mut guest = Guest::long();
     guest.state.control.cr4 |= cr4::SMAP;
     guest.state.rflags |= rflags::AC;
-    guest.poke(USER_DATA + 8, guest.peek(crate::machine::GDT + 0x10));
+    guest.poke(USER_DATA + 8, guest.peek(super::machine::GDT + 0x10));
     guest.state.gdtr.base = USER_DATA;
     guest.program(|a| {
         a.mov(eax, 8)?;
@@ -546,7 +546,7 @@ fn non_canonical_data_is_a_general_protection_fault_and_on_the_stack_a_stack_fau
     ] {
         let mut guest = Guest::long();
         // The handler needs a stack of its own.
-        guest.gate64(12, crate::machine::STUBS + 12 * 16, 0x8e, 1);
+        guest.gate64(12, super::machine::STUBS + 12 * 16, 0x8e, 1);
         guest.state.gpr[5] = bad;
         guest.state.gpr[4] = bad + 0x100;
         assert_eq!(guest.program_traps(body).what(), (12, Some(0)));

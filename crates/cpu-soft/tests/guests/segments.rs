@@ -5,7 +5,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::Segment;
 
-use crate::machine::{CODE, DATA, Guest, descriptor, sel};
+use super::machine::{CODE, DATA, Guest, descriptor, sel};
 
 /// Loads DS (or SS) in 32-bit mode; the error, if any.
 fn load(stack: bool, selector: u16, user: bool) -> Option<(u8, Option<u32>)> {
@@ -82,7 +82,7 @@ fn loading_a_segment_sets_its_accessed_bit() {
         a.mov(eax, u32::from(sel::FREE))?;
         a.mov(es, eax)
     });
-    assert_eq!(guest.peek(crate::machine::GDT + u64::from(sel::FREE)) >> 40 & 0xff, 0x93);
+    assert_eq!(guest.peek(super::machine::GDT + u64::from(sel::FREE)) >> 40 & 0xff, 0x93);
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use iced_x86::code_asm::*;
 use riad_memory::Gpa;
 
-use crate::interrupts::{run_both, second};
-use crate::machine::{CODE, DATA, Guest, assemble, stop};
-use crate::tables::{P, RW};
+use super::interrupts::{run_both, second};
+use super::machine::{CODE, DATA, Guest, assemble, stop};
+use super::tables::{P, RW};
 
 const FUNCTION: u64 = 0x1_8000;
 const FAR: u64 = 0x12_3456_7000;

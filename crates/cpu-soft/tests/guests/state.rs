@@ -7,7 +7,7 @@ use riad_cpu::x86::{VcpuState, cr0, efer, rflags};
 use riad_cpu::{Exit, Limit, Vcpu};
 use riad_memory::Gpa;
 
-use crate::machine::{CODE, DATA, Guest, RAM, USER_CODE, USER_DATA, sel, stop};
+use super::machine::{CODE, DATA, Guest, RAM, USER_CODE, USER_DATA, sel, stop};
 
 const HANDLER: u64 = 0x1_8000;
 const APIC: u64 = 0xfee0_0000;

@@ -4,8 +4,8 @@
 use iced_x86::code_asm::*;
 use riad_cpu::x86::cr4;
 
-use crate::machine::{DATA, Guest};
-use crate::tables::{G, P, RW, Tables};
+use super::machine::{DATA, Guest};
+use super::tables::{G, P, RW, Tables};
 
 const FAR: u64 = 0x12_3456_7000;
 const OLD: u64 = 111;
@@ -82,7 +82,7 @@ fn invlpg_anywhere_in_a_large_page_forgets_all_of_it() {
     guest.poke(0x60_0000 + DATA, NEW);
     guest.state.gpr[3] = base + DATA;
     guest.state.gpr[6] = guest.tables.entry(base, 2);
-    guest.state.gpr[7] = 0x60_0000 | P | RW | crate::tables::PS;
+    guest.state.gpr[7] = 0x60_0000 | P | RW | super::tables::PS;
     assert_eq!(seen_after(guest, |a| a.invlpg(byte_ptr(rbx + 0x10_0000))), NEW);
 }
 

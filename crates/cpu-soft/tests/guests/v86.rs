@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use riad_cpu::x86::{Segment, rflags};
 use riad_memory::Gpa;
 
-use crate::machine::{Guest, STACK, STACK0, TSS, sel, stop};
+use super::machine::{Guest, STACK, STACK0, TSS, sel, stop};
 
 /// Where the 16-bit program is: segment 0x5000.
 const PROGRAM: u64 = 0x5_0000;
@@ -36,7 +36,7 @@ fn iret_enters_virtual_8086_mode_with_all_segments() {
         .memory
         .write(
             Gpa(PROGRAM + 0x10),
-            &crate::machine::assemble(0x10, 16, |a| {
+            &super::machine::assemble(0x10, 16, |a| {
                 a.mov(ax, ds)?;
                 a.mov(bx, cs)?;
                 a.push(ax)?;

@@ -1,0 +1,364 @@
+//! The code cache: translated blocks by guest-physical address, shared by a machine's processors.
+//!
+//! Code lies in two halves that are filled in turn. When the one in use is full, the other is
+//! emptied and everything begins anew there; processors still in the old half are asked to come
+//! out, and come out by themselves at the next block. A half is filled again only when nobody is in
+//! it any more, so there is never anything to wait for: until then, code is interpreted.
+//!
+//! A block whose page was written to is made unusable by patching its entry, which every way into it
+//! goes through.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use iced_x86::Encoder;
+use riad_memory::CodeWatch;
+
+use super::asm::Asm;
+use super::emit::{Emitter, Entries, Kind, Place, decode};
+use super::stubs::{Calls, Stubs};
+use super::sys::{CodeMemory, FrameMemory};
+use crate::op::Op;
+use crate::options::{LEAST_CODE_CACHE, MOST_CODE_CACHE};
+
+/// Bytes at the start of code memory for the shared routines.
+const STUBS: u32 = 128 << 10;
+/// More than any block can have.
+const LONGEST_CODE: u32 = 64 << 10;
+/// How often a page's code may be overwritten, with few executions in between, until it is left to
+/// the interpreter for a while.
+const TOO_HOT: u32 = 400;
+/// What one overwriting adds to a page's heat; a look-up takes one away.
+const HEAT: u32 = 16;
+
+/// A block, or the knowledge that there can be none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known {
+    /// Its entries.
+    Block(Entries),
+    /// The instruction is for the interpreter.
+    Interpret,
+}
+
+/// What a block is known by: page of RAM, offset in it, and [`Kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    pub(crate) fn new(page: usize, offset: u32, kind: Kind) -> Self {
+        Self((page as u64) << 16 | u64::from(offset) << 4 | kind.bits())
+    }
+
+    fn page(self) -> usize {
+        (self.0 >> 16) as usize
+    }
+
+    fn offset(self) -> u32 {
+        (self.0 >> 4) as u32 & 0xfff
+    }
+}
+
+/// Keys are numbers already; this spreads them.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+/// The blocks of one page of RAM.
+#[derive(Debug, Default)]
+struct Page {
+    keys: Vec<Key>,
+    heat: u32,
+}
+
+/// Whether a processor is in translated code, and how to call it out.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    /// Turn of the half it runs in; 0 when outside.
+    pub(crate) inside: AtomicU64,
+    pub(crate) frame: Arc<FrameMemory>,
+}
+
+struct Inner {
+    blocks: Map<Key, Known>,
+    pages: Map<usize, Page>,
+    stubs: Stubs,
+    asm: Asm,
+    encoder: Encoder,
+    /// Where the next block goes, and where the half ends.
+    next: u32,
+    end: u32,
+    /// Ops that code of each half refers to.
+    ops: [Vec<Box<Op>>; 2],
+    members: Vec<Weak<Presence>>,
+}
+
+/// Figures of a cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Guest instructions in them.
+    pub instructions: u64,
+    /// Bytes of code made of them.
+    pub bytes: u64,
+    /// How often pages with code in use were written to.
+    pub overwritten: u64,
+    /// How often a half was full.
+    pub turns: u64,
+}
+
+/// See the module.
+pub(crate) struct CodeCache {
+    memory: CodeMemory,
+    half: u32,
+    /// Counts the halves filled so far, from 1. The half in use is its lowest bit.
+    turn: AtomicU64,
+    inner: Mutex<Inner>,
+    enter: u64,
+    stats: [AtomicU64; 5],
+}
+
+impl std::fmt::Debug for CodeCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodeCache").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl CodeCache {
+    /// A cache of about `size` bytes.
+    ///
+    /// # Errors
+    /// When the host has no memory to run code in.
+    pub(crate) fn new(size: usize, calls: Calls) -> std::io::Result<Self> {
+        let size = size.clamp(LEAST_CODE_CACHE, MOST_CODE_CACHE);
+        let half = (size as u32 - STUBS) / 2 & !0xfff;
+        let memory = CodeMemory::new(size)?;
+        let mut asm = Asm::default();
+        asm.start(0);
+        let stubs = Stubs::build(&mut asm, calls);
+        debug_assert!(asm.code.len() <= STUBS as usize);
+        memory.write(0, &asm.code);
+        let enter = memory.address(stubs.enter);
+        let inner = Inner {
+            blocks: Map::default(),
+            pages: Map::default(),
+            stubs,
+            asm,
+            encoder: Encoder::new(64),
+            next: STUBS + half,
+            end: STUBS + 2 * half,
+            ops: [Vec::new(), Vec::new()],
+            members: Vec::new(),
+        };
+        Ok(Self {
+            memory,
+            half,
+            turn: AtomicU64::new(1),
+            inner: Mutex::new(inner),
+            enter,
+            stats: Default::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a processor.
+    pub(crate) fn join(&self, frame: Arc<FrameMemory>) -> Arc<Presence> {
+        let presence = Arc::new(Presence { inside: AtomicU64::new(0), frame });
+        self.lock().members.push(Arc::downgrade(&presence));
+        presence
+    }
+
+    /// Host address of the way in.
+    pub(crate) fn enter(&self) -> u64 {
+        self.enter
+    }
+
+    /// Host address of the code at an offset.
+    pub(crate) fn address(&self, offset: u32) -> u64 {
+        self.memory.address(offset)
+    }
+
+    /// Which turn it is: what was found in another one is void.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::SeqCst)
+    }
+
+    /// What is known of a block. With it comes the turn.
+    pub(crate) fn find(&self, key: Key) -> Option<(Known, u64)> {
+        let mut inner = self.lock();
+        let known = *inner.blocks.get(&key)?;
+        if matches!(known, Known::Interpret)
+            && let Some(page) = inner.pages.get_mut(&key.page())
+        {
+            page.heat = page.heat.saturating_sub(1);
+        }
+        Some((known, self.turn()))
+    }
+
+    /// Translates the block that begins with `bytes`, which were read after the page was marked as
+    /// holding code; `good` tells whether they still are what the page has.
+    pub(crate) fn translate(
+        &self,
+        key: Key,
+        kind: Kind,
+        within_large: u32,
+        bytes: &[u8],
+        good: impl FnOnce() -> bool,
+    ) -> (Known, u64) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let page = inner.pages.entry(key.page()).or_default();
+        if page.heat > TOO_HOT {
+            page.heat -= 1;
+            return (Known::Interpret, self.turn());
+        }
+        page.heat = page.heat.saturating_sub(1);
+        let items = decode(bytes, key.offset(), kind);
+        let plain = items.first().is_some_and(|first| {
+            use super::class::Class;
+            use iced_x86::FlowControl;
+            first.class != Class::Interpret
+                || !kind.pure && first.i.flow_control() == FlowControl::Next && !first.i.is_invalid()
+        });
+        if inner.end - inner.next < LONGEST_CODE && !self.begin_other_half(inner) {
+            return (Known::Interpret, self.turn());
+        }
+        let known = if plain { self.emit(inner, key, kind, within_large, &items) } else { None };
+        let known = known.map_or(Known::Interpret, Known::Block);
+        if good() {
+            inner.blocks.insert(key, known);
+            inner.pages.entry(key.page()).or_default().keys.push(key);
+            (known, self.turn())
+        } else {
+            // What was read is old already.
+            (Known::Interpret, self.turn())
+        }
+    }
+
+    fn emit(
+        &self,
+        inner: &mut Inner,
+        key: Key,
+        kind: Kind,
+        within_large: u32,
+        items: &[super::emit::Item],
+    ) -> Option<Entries> {
+        inner.asm.start(inner.next);
+        let mut emitter = Emitter {
+            asm: &mut inner.asm,
+            encoder: &mut inner.encoder,
+            stubs: &inner.stubs,
+            kind,
+            page: key.page(),
+            within_large: i64::from(within_large),
+            flags: Place { host: true, saved: false },
+            cold: Vec::new(),
+            ops: Vec::new(),
+            count: 0,
+        };
+        let entries = emitter.block(items)?;
+        let ops = emitter.ops;
+        let len = inner.asm.code.len() as u32;
+        if len > LONGEST_CODE {
+            return None;
+        }
+        inner.ops[self.turn() as usize & 1].extend(ops);
+        self.memory.write(inner.next, &inner.asm.code);
+        inner.next += len;
+        for (n, add) in [(0, 1), (1, items.len() as u64), (2, u64::from(len))] {
+            self.stats[n].fetch_add(add, Ordering::Relaxed);
+        }
+        Some(entries)
+    }
+
+    /// Goes on in the other half, unless a processor is still there.
+    fn begin_other_half(&self, inner: &mut Inner) -> bool {
+        let turn = self.turn();
+        inner.members.retain(|member| member.strong_count() > 0);
+        let mut free = true;
+        for member in inner.members.iter().filter_map(Weak::upgrade) {
+            let inside = member.inside.load(Ordering::SeqCst);
+            if inside != 0 && inside != turn {
+                free = false;
+                member.frame.attention().store(1, Ordering::SeqCst);
+            }
+        }
+        if !free {
+            return false;
+        }
+        inner.blocks.clear();
+        inner.pages.clear();
+        let next = turn + 1;
+        inner.ops[next as usize & 1].clear();
+        inner.next = STUBS + (next as u32 & 1) * self.half;
+        inner.end = inner.next + self.half;
+        self.turn.store(next, Ordering::SeqCst);
+        self.stats[4].fetch_add(1, Ordering::Relaxed);
+        for member in inner.members.iter().filter_map(Weak::upgrade) {
+            member.frame.attention().store(1, Ordering::SeqCst);
+        }
+        true
+    }
+
+    /// Lets the branch at `place` lead to a block, as long as both are of the turn `turn`.
+    pub(crate) fn link(&self, place: u32, target: u32, turn: u64) {
+        let inner = self.lock();
+        if self.turn() == turn {
+            let distance = target.wrapping_sub(place + 4);
+            self.memory.patch(place, &distance.to_le_bytes());
+        }
+        drop(inner);
+    }
+
+    /// Figures.
+    pub(crate) fn stats(&self) -> CacheStats {
+        let [blocks, instructions, bytes, overwritten, turns] =
+            [0, 1, 2, 3, 4].map(|n| self.stats[n].load(Ordering::Relaxed));
+        CacheStats { blocks, instructions, bytes, overwritten, turns }
+    }
+}
+
+impl CodeWatch for CodeCache {
+    /// Nothing made from this page is run any more once this returns, but what processors are in the
+    /// middle of.
+    fn code_written(&self, page: usize) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(known) = inner.pages.get_mut(&page) else { return };
+        known.heat = known.heat.saturating_add(HEAT).min(TOO_HOT + 256);
+        for key in std::mem::take(&mut known.keys) {
+            if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
+                let distance = entries.stale.wrapping_sub(entries.host + 5).to_le_bytes();
+                let [a, b, c, d] = distance;
+                self.memory.patch(entries.host, &[0xe9, a, b, c, d]);
+            }
+        }
+        self.stats[3].fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,462 @@
+//! From guest instructions to host code, one block at a time.
+//!
+//! A block begins anywhere, goes on over conditional branches that are not taken, and ends at any
+//! other transfer of control, at the page's end, or after [`LONGEST`] instructions. It can be entered
+//! in three ways, see [`Block`].
+
+use iced_x86::{Encoder, FlowControl, Instruction};
+
+use super::asm::host::{RAX, RCX, RSP};
+use super::asm::{Asm, Hole, Mem, alu, cc, frame};
+use super::class::{Class, class};
+use super::flags;
+use super::frame::{
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, LINK, SALT, SLOTS, Site, TARGET_TABLE, TARGETS,
+    XMM_LOADED, reason, register,
+};
+use super::stubs::{Stubs, Want};
+use crate::op::Op;
+
+/// Most instructions in a block.
+pub(crate) const LONGEST: usize = 64;
+
+/// What a block is made for, besides where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// XMM registers can be used, and no floating-point exception is unmasked.
+    pub(crate) vector: bool,
+    /// Instructions are counted.
+    pub(crate) counted: bool,
+    /// The page lies in a large page: branches within that are within one mapping.
+    pub(crate) large: bool,
+    /// Nothing is called in the middle of the block: it does the same when it is run again.
+    pub(crate) pure: bool,
+}
+
+impl Kind {
+    /// As a number from 0 to 15.
+    pub(crate) fn bits(self) -> u64 {
+        u64::from(self.vector)
+            | u64::from(self.counted) << 1
+            | u64::from(self.large) << 2
+            | u64::from(self.pure) << 3
+    }
+}
+
+/// One guest instruction of a block.
+pub(crate) struct Item {
+    pub(crate) i: Instruction,
+    pub(crate) op: Op,
+    pub(crate) class: Class,
+    /// Offset in the page, and of the next instruction.
+    pub(crate) offset: u32,
+    pub(crate) next: u32,
+    /// Status flags needed by this instruction or later, and by later ones.
+    pub(crate) live_in: u32,
+    pub(crate) live_out: u32,
+}
+
+/// Where a block's code begins, as offsets in the code cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Entries {
+    /// The status flags are the host's.
+    pub(crate) host: u32,
+    /// The status flags are in the frame.
+    pub(crate) saved: u32,
+    /// The same, and RAX has the block's linear address, salted; the code's page may be another.
+    pub(crate) indirect: u32,
+    /// Where a block that must not be run any more goes.
+    pub(crate) stale: u32,
+}
+
+/// Something that is written behind the block's main line.
+pub(super) enum Cold {
+    /// The page of an operand is not in its slot.
+    Miss { at: Hole, retry: u32, address: Option<Mem>, want: Want, size: u32, slot: usize, site: Site },
+    /// Leave for a reason.
+    Leave { at: Hole, site: Site, reason: u32 },
+    /// A page was written that someone must be told of.
+    Wrote { at: Hole, back: u32, slot: usize, site: Site, host_flags: bool },
+    /// A branch to a block that is not linked yet.
+    Link { at: Hole, target: u32, page: usize, saved: bool },
+    /// A conditional branch out of the page.
+    Far { at: Hole, target: i64, site: Site, host: bool, saved: bool },
+    /// The XMM registers are to be loaded.
+    LoadXmm { at: Hole, back: u32 },
+    /// The budget does not cover the block.
+    Budget { at: Hole, site: Site, count: i32 },
+}
+
+/// Where the status flags are; neither when nobody needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: bool,
+    pub(super) saved: bool,
+}
+
+/// Writes one block.
+pub(crate) struct Emitter<'a> {
+    pub(super) asm: &'a mut Asm,
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) stubs: &'a Stubs,
+    pub(super) kind: Kind,
+    /// The page of RAM that the block lies in.
+    pub(super) page: usize,
+    /// Offset of the page in its large page.
+    pub(super) within_large: i64,
+    pub(super) flags: Place,
+    pub(super) cold: Vec<Cold>,
+    /// Ops that the interpreter is called with; code has their addresses.
+    pub(crate) ops: Vec<Box<Op>>,
+    pub(super) count: u32,
+}
+
+/// Decodes a block that begins at `offset` of a page; `bytes` are those up to the page's end. Empty
+/// when already the first instruction does not fit.
+pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Vec<Item> {
+    let mut items = Vec::with_capacity(16);
+    crate::decode::each(bytes, u64::from(offset), |i, op| {
+        let class = class(i, kind.vector);
+        if kind.pure && class == Class::Interpret && !items.is_empty() {
+            return false;
+        }
+        let next = i.next_ip() as u32;
+        items.push(Item {
+            i: *i,
+            op,
+            class,
+            offset: i.ip() as u32,
+            next,
+            live_in: 0,
+            live_out: 0,
+        });
+        let goes_on = i.flow_control() == FlowControl::Next
+            || class == Class::Branch && !kind.counted;
+        goes_on && !i.is_invalid() && items.len() < LONGEST
+    });
+    liveness(&mut items);
+    items
+}
+
+/// Works out which flags are needed where. All are at every way out.
+fn liveness(items: &mut [Item]) {
+    let mut live = flags::ALL;
+    for item in items.iter_mut().rev() {
+        item.live_out = live;
+        let (read, set) = match item.class {
+            Class::Nothing | Class::Push | Class::Pop | Class::Leave => (0, 0),
+            Class::Address | Class::SignExtend | Class::HighByte => (0, 0),
+            Class::Same | Class::Vector | Class::CompareExchange => flags::effect(&item.i),
+            Class::Multiply | Class::Divide => (0, flags::ALL),
+            _ => (flags::ALL, 0),
+        };
+        live = live & !set | read;
+        item.live_in = live;
+    }
+}
+
+impl Emitter<'_> {
+    /// Writes the block and returns where it can be entered.
+    pub(crate) fn block(&mut self, items: &[Item]) -> Option<Entries> {
+        let first = items.first()?;
+        self.count = items.len() as u32;
+        let live = first.live_in != 0;
+        let mut entries = Entries::default();
+        // The entry proper begins a line of 16 bytes; what stands before it has a known length.
+        let before = if live { 17 + 7 } else { 17 };
+        self.asm.align(16, before);
+        entries.indirect = self.asm.here();
+        self.asm.alu_mem(alu::XOR, RAX, frame(SALT));
+        self.asm.bytes(&[0x48, 0x8d, 0x80]);
+        self.asm.bytes(&(first.offset as i32).wrapping_neg().to_le_bytes());
+        self.asm.store(frame(BASE), RAX);
+        entries.saved = self.asm.here();
+        if live {
+            self.asm.load32(RAX, frame(FLAGS));
+            self.asm.flags_from_ax();
+        }
+        entries.host = self.asm.here();
+        self.flags = Place { host: true, saved: false };
+        let poll = if live {
+            // Seven bytes, of which five may be patched.
+            self.asm.bytes(&[0x8b, 0x8c, 0x24]);
+            self.asm.bytes(&(ATTENTION as u32).to_le_bytes());
+            self.asm.jmp_unless_rcx_zero()
+        } else {
+            self.asm.poll(ATTENTION);
+            self.flags.host = false;
+            self.asm.jcc(cc::NE)
+        };
+        if self.kind.counted {
+            self.clobber(live);
+            self.asm.rm(true, &[0x81], 5, frame(BUDGET));
+            self.asm.bytes(&self.count.to_le_bytes());
+            let at = self.asm.jcc(cc::S);
+            let site = Site::new(first.offset, 0, 0);
+            self.cold.push(Cold::Budget { at, site, count: self.count as i32 });
+        }
+        if items.iter().any(|item| item.class == Class::Vector) {
+            self.clobber(live);
+            self.asm.poll(XMM_LOADED);
+            let at = self.asm.jcc(cc::E);
+            self.cold.push(Cold::LoadXmm { at, back: self.asm.here() });
+        }
+        let mut open = true;
+        for (before, item) in (0u32..).zip(items) {
+            let site = Site::new(item.offset, before, self.count);
+            open = self.item(item, site);
+            if !open {
+                break;
+            }
+        }
+        if open && let Some(last) = items.last() {
+            let site = Site::new(last.next, self.count, self.count);
+            self.go_to(i64::from(last.next), site, true);
+        }
+        entries.stale = self.asm.here();
+        self.asm.land(poll);
+        self.save_now();
+        self.leave(Site::new(first.offset, 0, 0), reason::ATTENTION);
+        self.write_cold();
+        Some(entries)
+    }
+
+    // --- flags ---
+
+    fn save_now(&mut self) {
+        self.asm.flags_to_ax();
+        self.asm.store32(frame(FLAGS), RAX);
+    }
+
+    /// Keeps the flags in the frame, when they are the host's only.
+    pub(super) fn save(&mut self) {
+        if self.flags.host && !self.flags.saved {
+            self.save_now();
+            self.flags.saved = true;
+        }
+    }
+
+    /// The host's flags will be changed; `live` says whether somebody needs the guest's.
+    pub(super) fn clobber(&mut self, live: bool) {
+        if live {
+            self.save();
+        }
+        self.flags.host = false;
+    }
+
+    /// Makes the host's flags the guest's. Changes RAX.
+    pub(super) fn need_host(&mut self) {
+        if !self.flags.host {
+            if self.flags.saved {
+                self.asm.load32(RAX, frame(FLAGS));
+                self.asm.flags_from_ax();
+            }
+            self.flags.host = true;
+        }
+    }
+
+    /// The host's flags are the guest's now, and nothing else is.
+    pub(super) fn produced(&mut self) {
+        self.flags = Place { host: true, saved: false };
+    }
+
+    // --- ways out ---
+
+    pub(super) fn leave(&mut self, site: Site, why: u32) {
+        self.asm.mov_imm32(RCX, site.0);
+        self.asm.mov_imm32(RAX, why);
+        self.asm.jmp_to(self.stubs.exit);
+    }
+
+    /// On `condition`, leave to have the instruction interpreted.
+    pub(super) fn interpret_if(&mut self, condition: u8, site: Site) {
+        let at = self.asm.jcc(condition);
+        self.cold.push(Cold::Leave { at, site, reason: reason::INTERPRET });
+    }
+
+    /// Has the instruction interpreted, in the middle of the block or as its end. Returns whether
+    /// the block goes on.
+    pub(super) fn interpret(&mut self, item: &Item, site: Site) -> bool {
+        self.save();
+        if self.kind.pure || item.i.flow_control() != FlowControl::Next || item.i.is_invalid() {
+            self.leave(site, reason::INTERPRET);
+            return false;
+        }
+        let op = Box::new(item.op);
+        let address = std::ptr::from_ref::<Op>(&op).expose_provenance() as u64;
+        self.ops.push(op);
+        self.asm.mov_imm32(RCX, site.0);
+        self.asm.mov_imm64(RAX, address);
+        self.asm.call_to(self.stubs.interpret);
+        self.flags = Place { host: false, saved: true };
+        true
+    }
+
+    /// A patchable jump to the block at `target` of this page.
+    fn link(&mut self, target: u32, page: usize) {
+        self.asm.align(4, 1);
+        let at = self.asm.jmp();
+        self.cold.push(Cold::Link { at, target, page, saved: !self.flags.host });
+    }
+
+    /// Goes to `target`, an offset from the start of this page. `site` is the instruction that
+    /// branches; for `onward`, what comes after the block.
+    pub(super) fn go_to(&mut self, target: i64, site: Site, onward: bool) {
+        if (0..4096).contains(&target) {
+            self.link(target as u32, self.page);
+            return;
+        }
+        let large = self.kind.large && (0..0x20_0000).contains(&(self.within_large + target));
+        if large {
+            self.asm.load(RAX, frame(BASE));
+            self.asm.lea(RAX, Mem::at(RAX, (target & !0xfff) as i32));
+            self.asm.store(frame(BASE), RAX);
+            let page = self.page.wrapping_add_signed((target >> 12) as isize);
+            self.link((target & 0xfff) as u32, page);
+            return;
+        }
+        self.save();
+        self.asm.load(RAX, frame(BASE));
+        self.asm.lea(RAX, Mem::at(RAX, target as i32));
+        if onward {
+            let at = self.find_target();
+            self.jump_to_found();
+            self.asm.land(at);
+            self.asm.load(RAX, frame(BASE));
+            self.asm.lea(RAX, Mem::at(RAX, 4096));
+            self.asm.store(frame(BASE), RAX);
+            self.leave(Site::new(0, 0, 0), reason::DONE);
+        } else {
+            self.jump_indirect(site);
+        }
+    }
+
+    /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there;
+    /// otherwise RCX is the entry's offset, and RAX salted. The flags must be in the frame.
+    pub(super) fn find_target(&mut self) -> Hole {
+        self.asm.mov32(RCX, RAX);
+        self.asm.alu_imm(false, alu::AND, RCX, TARGETS as i32 - 1);
+        self.asm.shift(false, 4, RCX, 4);
+        self.asm.alu_mem(alu::XOR, RAX, frame(SALT));
+        let key = Mem { base: RSP, index: Some((RCX, 0)), disp: TARGET_TABLE as i32 };
+        self.asm.alu_mem(alu::CMP, RAX, key);
+        self.flags.host = false;
+        self.asm.jcc(cc::NE)
+    }
+
+    /// Jumps to what [`find_target`](Self::find_target) found.
+    pub(super) fn jump_to_found(&mut self) {
+        let host = Mem { base: RSP, index: Some((RCX, 0)), disp: TARGET_TABLE as i32 + 8 };
+        self.asm.rm(false, &[0xff], 4, host);
+    }
+
+    /// Jumps to the linear address in RAX; the interpreter does the instruction at `site` when it is
+    /// not known.
+    pub(super) fn jump_indirect(&mut self, site: Site) {
+        let at = self.find_target();
+        self.cold.push(Cold::Leave { at, site, reason: reason::INTERPRET });
+        self.jump_to_found();
+    }
+
+    /// A conditional branch to `target`, an offset from the start of this page.
+    pub(super) fn branch(&mut self, condition: u8, target: i64, site: Site) {
+        self.need_host();
+        if (0..4096).contains(&target) {
+            self.asm.align(4, 2);
+            let at = self.asm.jcc(condition);
+            let (target, page) = (target as u32, self.page);
+            self.cold.push(Cold::Link { at, target, page, saved: false });
+        } else {
+            let at = self.asm.jcc(condition);
+            let Place { host, saved } = self.flags;
+            self.cold.push(Cold::Far { at, target, site, host, saved });
+        }
+    }
+
+    // --- what stands behind ---
+
+    fn write_cold(&mut self) {
+        // Ways out of the page come with holes of their own.
+        let mut number = 0;
+        while number < self.cold.len() {
+            let cold = std::mem::replace(
+                &mut self.cold[number],
+                Cold::LoadXmm { at: Hole::NOWHERE, back: 0 },
+            );
+            self.one_cold(cold);
+            number += 1;
+        }
+        self.cold.clear();
+    }
+
+    fn one_cold(&mut self, cold: Cold) {
+        match cold {
+            Cold::Miss { at, retry, address, want, size, slot, site } => {
+                self.asm.land(at);
+                if let Some(address) = address {
+                    self.asm.lea(RAX, address);
+                }
+                self.asm.mov_imm32(RCX, site.0);
+                self.asm.call_to(self.stubs.miss(want, size, slot));
+                self.asm.jmp_to(retry);
+            }
+            Cold::Leave { at, site, reason } => {
+                self.asm.land(at);
+                self.leave(site, reason);
+            }
+            Cold::Wrote { at, back, slot, site, host_flags } => {
+                debug_assert!(slot < SLOTS);
+                self.asm.land(at);
+                if host_flags {
+                    self.save_now();
+                }
+                self.asm.mov_imm32(RCX, site.0);
+                self.asm.call_to(self.stubs.wrote(slot));
+                if host_flags {
+                    self.asm.load32(RAX, frame(FLAGS));
+                    self.asm.flags_from_ax();
+                }
+                self.asm.jmp_to(back);
+            }
+            Cold::Link { at, target, page, saved } => {
+                self.asm.land(at);
+                if !saved {
+                    self.save_now();
+                }
+                let place = self.asm.place(at) | u32::from(saved);
+                self.asm.mov_imm64(RAX, u64::from(place) | (page as u64) << 32);
+                self.asm.store(frame(LINK), RAX);
+                self.leave(Site::new(target, 0, 0), reason::LINK);
+            }
+            Cold::Far { at, target, site, host, saved } => {
+                self.asm.land(at);
+                self.flags = Place { host, saved };
+                self.go_to(target, site, false);
+            }
+            Cold::LoadXmm { at, back } => {
+                self.asm.land(at);
+                self.asm.call_to(self.stubs.load_xmm);
+                self.asm.jmp_to(back);
+            }
+            Cold::Budget { at, site, count } => {
+                self.asm.land(at);
+                self.asm.rm(true, &[0x81], 0, frame(BUDGET));
+                self.asm.bytes(&count.to_le_bytes());
+                self.leave(site, reason::BUDGET);
+            }
+        }
+    }
+}
+
+/// Home of a guest register; `None` when it lives in the frame.
+pub(super) fn home(guest: u8) -> Option<u8> {
+    match HOME[usize::from(guest & 15)] {
+        IN_FRAME => None,
+        home => Some(home),
+    }
+}
+
+/// The frame's place for a guest register that has no home.
+pub(super) fn in_frame(guest: u8) -> Mem {
+    frame(register(guest))
+}

@@ -1,0 +1,203 @@
+//! What translated code has at hand: one [`Frame`] for each processor, at the host's stack pointer.
+//!
+//! Guest registers live in host registers while translated code runs. RAX and RCX are scratch, RSP
+//! points to the frame (the stack for calls and signals is below it), and three guest registers
+//! that compilers use least live in the frame.
+
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+
+use super::asm::host::{
+    R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RDI, RDX, RSI,
+};
+use crate::cpu::Cpu;
+
+/// No host register: the guest register lives in the frame.
+pub(crate) const IN_FRAME: u8 = 0xff;
+
+/// Where each guest register lives.
+pub(crate) const HOME: [u8; 16] = [
+    RBX, RBP, RDX, R10, R15, R11, RSI, RDI, R8, R9, IN_FRAME, IN_FRAME, R12, R13, R14, IN_FRAME,
+];
+
+/// Where the host's address of a page of guest memory is remembered: for each base register (0 to
+/// 15), for code (RIP) and plain addresses, and for FS and GS.
+pub(crate) const SLOTS: usize = 19;
+/// The slot of operands without a base register, or relative to RIP.
+pub(crate) const SLOT_RIP: usize = 16;
+/// The slot of operands in FS; the next is GS's.
+pub(crate) const SLOT_FS: usize = 17;
+
+/// One remembered page. A tag is the linear address of a page; with a tag that no guest address has
+/// stands an addend that leads to the sink, so that no address at all leads out of guest memory.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    /// The page that may be read.
+    pub(crate) read_tag: u64,
+    /// Host address minus linear address, for reads.
+    pub(crate) read_addend: u64,
+    /// The page that may be written.
+    pub(crate) write_tag: u64,
+    /// Host address minus linear address, for writes.
+    pub(crate) write_addend: u64,
+    /// Host address of the page's state (`riad_memory::PageState`), for writes.
+    pub(crate) state: u64,
+}
+
+/// An indirect jump's target: where the block at a linear address begins.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// Linear address, salted with the address space and view.
+    pub(crate) key: u64,
+    /// Host address of the block's entry for indirect jumps.
+    pub(crate) host: u64,
+}
+
+/// Entries of the table of indirect jumps; a power of two.
+pub(crate) const TARGETS: usize = 1 << 14;
+
+/// What translated code finds at `[rsp]`. The fields used most come first: they are reached by a
+/// displacement of one byte.
+#[repr(C, align(64))]
+pub(crate) struct Frame {
+    /// Not 0 when the processor shall come out and look around.
+    pub(crate) attention: AtomicU32,
+    /// Not 0 while the guest's XMM registers and MXCSR are in the host's.
+    pub(crate) xmm_loaded: Cell<u32>,
+    /// Linear address of the page that holds the running code.
+    pub(crate) base: Cell<u64>,
+    /// Status flags, when not in the host's flags: OF in bit 0, the others in bits 8 to 15.
+    pub(crate) flags: Cell<u64>,
+    /// R10, R11 and R15 of the guest.
+    pub(crate) registers: [Cell<u64>; 3],
+    /// The processor.
+    pub(crate) cpu: Cell<u64>,
+    /// Base of FS, then of GS.
+    pub(crate) segment_bases: [Cell<u64>; 2],
+    /// What keys of [`Target`]s are salted with.
+    pub(crate) salt: Cell<u64>,
+    /// The TLB's current table, and the generation in its tags.
+    pub(crate) table: Cell<u64>,
+    pub(crate) generation: Cell<u64>,
+    /// Instructions that may still run, in code that counts.
+    pub(crate) budget: Cell<i64>,
+    /// What shared routines put aside.
+    pub(crate) spare: Cell<u64>,
+    pub(crate) spare_target: Cell<u64>,
+    /// What a block puts aside while it looks up memory.
+    pub(crate) kept: [Cell<u64>; 2],
+    /// Why translated code was left, and where it stood: see `Site`.
+    pub(crate) site: Cell<u32>,
+    pub(crate) reason: Cell<u32>,
+    pub(crate) slots: [Cell<Slot>; SLOTS],
+    /// Where a link is to be patched in.
+    pub(crate) link: Cell<u64>,
+    /// The host's stack pointer, MXCSR.
+    pub(crate) host_stack: Cell<u64>,
+    pub(crate) host_mxcsr: Cell<u32>,
+    /// Start of RAM and of the states of its pages.
+    pub(crate) ram: Cell<u64>,
+    pub(crate) states: Cell<u64>,
+    pub(crate) targets: [Cell<Target>; TARGETS],
+}
+
+pub(crate) const ATTENTION: usize = offset_of!(Frame, attention);
+pub(crate) const XMM_LOADED: usize = offset_of!(Frame, xmm_loaded);
+pub(crate) const BASE: usize = offset_of!(Frame, base);
+pub(crate) const FLAGS: usize = offset_of!(Frame, flags);
+pub(crate) const CPU: usize = offset_of!(Frame, cpu);
+pub(crate) const SALT: usize = offset_of!(Frame, salt);
+pub(crate) const TABLE: usize = offset_of!(Frame, table);
+pub(crate) const GENERATION: usize = offset_of!(Frame, generation);
+pub(crate) const BUDGET: usize = offset_of!(Frame, budget);
+pub(crate) const SPARE: usize = offset_of!(Frame, spare);
+pub(crate) const SPARE_TARGET: usize = offset_of!(Frame, spare_target);
+pub(crate) const KEPT: usize = offset_of!(Frame, kept);
+pub(crate) const SITE: usize = offset_of!(Frame, site);
+pub(crate) const REASON: usize = offset_of!(Frame, reason);
+pub(crate) const LINK: usize = offset_of!(Frame, link);
+pub(crate) const HOST_STACK: usize = offset_of!(Frame, host_stack);
+pub(crate) const HOST_MXCSR: usize = offset_of!(Frame, host_mxcsr);
+pub(crate) const RAM: usize = offset_of!(Frame, ram);
+pub(crate) const STATES: usize = offset_of!(Frame, states);
+pub(crate) const TARGET_TABLE: usize = offset_of!(Frame, targets);
+
+/// Offset of a field of a slot.
+pub(crate) const fn slot(number: usize, field: usize) -> usize {
+    offset_of!(Frame, slots) + number * size_of::<Slot>() + field
+}
+
+/// Offset of the base of FS (4) or GS (5).
+pub(crate) const fn segment_base(segment: u8) -> usize {
+    offset_of!(Frame, segment_bases) + 8 * (segment as usize - 4)
+}
+
+/// Offset of a guest register that lives in the frame: 10, 11 or 15.
+pub(crate) const fn register(guest: u8) -> usize {
+    let place = match guest {
+        10 => 0,
+        11 => 1,
+        _ => 2,
+    };
+    offset_of!(Frame, registers) + 8 * place
+}
+
+/// Offset of a guest register in [`Cpu`].
+pub(crate) const fn cpu_register(guest: u8) -> usize {
+    offset_of!(Cpu, regs) + 8 * guest as usize
+}
+
+/// Offset of XMM0 in [`Cpu`].
+pub(crate) const CPU_XMM: usize = offset_of!(Cpu, fpu) + offset_of!(riad_cpu::x86::Fpu, xmm);
+/// Offset of MXCSR in [`Cpu`].
+pub(crate) const CPU_MXCSR: usize = offset_of!(Cpu, fpu) + offset_of!(riad_cpu::x86::Fpu, mxcsr);
+
+/// Where in a block an instruction stands: its offset in its page, how many of the block's
+/// instructions come before it, and how many the block has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Site(pub(crate) u32);
+
+impl Site {
+    /// No place to leave from.
+    pub(crate) const STAY: Self = Self(u32::MAX);
+
+    pub(crate) fn new(offset: u32, before: u32, count: u32) -> Self {
+        Self(offset & 0xfff | before << 12 | count << 20)
+    }
+
+    /// Offset in the page, 0 to 4095.
+    pub(crate) fn offset(self) -> u64 {
+        u64::from(self.0 & 0xfff)
+    }
+
+    /// Instructions of the block before it.
+    pub(crate) fn before(self) -> u32 {
+        self.0 >> 12 & 0xff
+    }
+
+    /// Instructions of the block that were not run.
+    pub(crate) fn left(self) -> u64 {
+        u64::from((self.0 >> 20).saturating_sub(self.0 >> 12 & 0xff))
+    }
+}
+
+/// Why translated code was left.
+pub(crate) mod reason {
+    /// The attention flag, or a block that is not good any more: go on at the site.
+    pub(crate) const ATTENTION: u32 = 0;
+    /// The instruction at the site is for the interpreter.
+    pub(crate) const INTERPRET: u32 = 1;
+    /// The block at the site is to be linked in at [`Frame::link`](super::Frame::link).
+    pub(crate) const LINK: u32 = 2;
+    /// An interpreted instruction moved RIP, or something it changed ends the block.
+    pub(crate) const MOVED: u32 = 3;
+    /// An interpreted instruction faulted.
+    pub(crate) const FAULT: u32 = 4;
+    /// The budget does not cover the block at the site.
+    pub(crate) const BUDGET: u32 = 5;
+    /// Go on at the site, whose block has run (code was overwritten).
+    pub(crate) const DONE: u32 = 6;
+}

@@ -1,0 +1,323 @@
+//! The routines that translated code shares: the way in and out, look-ups, calls to the interpreter.
+
+use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
+use super::asm::{Asm, Mem, alu, cc, frame};
+use super::frame::{
+    CPU, CPU_MXCSR, CPU_XMM, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, RAM, REASON,
+    SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_LOADED, cpu_register, reason,
+    register, slot,
+};
+use crate::mem::{ENTRIES, Entry};
+
+/// What an access wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    Read,
+    Write,
+}
+
+/// Addresses of the functions that translated code calls. All take the processor and the frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Calls {
+    /// Then an op and a site: runs one instruction. Returns 0 to go on, or a reason to leave.
+    pub(crate) interpret: u64,
+    /// Then a linear address, and slot and [`Want`]: fills a slot. Returns 0 when it could.
+    pub(crate) fill: u64,
+    /// Then a slot: memory behind it was written for the first time. Returns 0 to go on.
+    pub(crate) wrote: u64,
+}
+
+/// Offsets in the code cache of the shared routines.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Stubs {
+    /// The way in: a function of the frame and the host address to go to, that returns the reason
+    /// for coming out.
+    pub(crate) enter: u32,
+    /// The way out: ECX has the site, EAX the reason.
+    pub(crate) exit: u32,
+    /// Loads the XMM registers and MXCSR. Changes RAX.
+    pub(crate) load_xmm: u32,
+    /// Runs the op at RAX in the interpreter; ECX has the site. The flags are in the frame.
+    pub(crate) interpret: u32,
+    /// By [`Want`], log2 of the operand's size, and slot: fills the slot for the linear address in
+    /// RAX, which stays; ECX has the site. Does not return when it cannot.
+    miss: Vec<u32>,
+    /// By slot: memory behind it was written that someone must be told of; ECX has the site of the
+    /// next instruction.
+    wrote: Vec<u32>,
+}
+
+/// Sizes of operands: 1, 2, 4, 8 and 16 bytes.
+const SIZES: usize = 5;
+
+impl Stubs {
+    pub(crate) fn miss(&self, want: Want, size: u32, slot: usize) -> u32 {
+        let kind = usize::from(want == Want::Write) * SIZES + size.trailing_zeros() as usize;
+        self.miss[kind * SLOTS + slot]
+    }
+
+    pub(crate) fn wrote(&self, slot: usize) -> u32 {
+        self.wrote[slot]
+    }
+
+    /// Writes all of them.
+    pub(crate) fn build(asm: &mut Asm, calls: Calls) -> Self {
+        let mut stubs = Self::default();
+        stubs.enter = enter(asm);
+        stubs.exit = asm.here();
+        asm.store32(frame(SITE), RCX);
+        asm.store32(frame(REASON), RAX);
+        save(asm, 0, true);
+        let leave = asm.here();
+        leave_code(asm);
+        stubs.load_xmm = load_xmm(asm);
+        stubs.interpret = interpret(asm, calls.interpret, leave);
+        let fill = fill(asm, calls.fill, stubs.exit);
+        for want in [Want::Read, Want::Write] {
+            for size in 0..SIZES {
+                for slot in 0..SLOTS {
+                    stubs.miss.push(asm.here());
+                    miss(asm, want, 1 << size, slot, fill, stubs.exit);
+                }
+            }
+        }
+        let wrote = wrote_common(asm, calls.wrote, leave);
+        for slot in 0..SLOTS {
+            stubs.wrote.push(asm.here());
+            asm.store32(frame(8 + SITE), RCX);
+            asm.mov_imm32(RCX, slot as u32);
+            asm.jmp_to(wrote);
+        }
+        stubs
+    }
+}
+
+/// Host registers that belong to the host's caller.
+const CALLEE_SAVED: [u8; 6] = [RBX, RBP, R12, R13, R14, R15];
+
+fn push(asm: &mut Asm, register: u8, pop: bool) {
+    if register >= 8 {
+        asm.bytes(&[0x41]);
+    }
+    asm.bytes(&[if pop { 0x58 } else { 0x50 } | register & 7]);
+}
+
+fn enter(asm: &mut Asm) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    for register in CALLEE_SAVED {
+        push(asm, register, false);
+    }
+    asm.store(Mem::at(RDI, HOST_STACK as i32), RSP);
+    asm.rm(false, &[0x0f, 0xae], 3, Mem::at(RDI, HOST_MXCSR as i32));
+    asm.mov(RSP, RDI);
+    asm.store(frame(SPARE), RSI);
+    restore(asm, 0, false);
+    // The block's own linear address, salted.
+    asm.load(RAX, frame(SPARE_TARGET));
+    // jmp [rsp + SPARE]
+    asm.rm(false, &[0xff], 4, frame(SPARE));
+    here
+}
+
+/// Back to the caller of [`enter`]; the registers are saved.
+fn leave_code(asm: &mut Asm) {
+    asm.load32(RAX, frame(REASON));
+    asm.load(RSP, frame(HOST_STACK));
+    for register in CALLEE_SAVED.into_iter().rev() {
+        push(asm, register, true);
+    }
+    asm.bytes(&[0xc3]);
+}
+
+fn xmm(asm: &mut Asm, store: bool) {
+    for n in 0..16u8 {
+        let place = Mem::at(RAX, (CPU_XMM + 16 * usize::from(n)) as i32);
+        asm.rm(false, &[0x0f, if store { 0x29 } else { 0x28 }], n, place);
+    }
+}
+
+/// Puts the guest's registers back into the processor; `bias` bytes are on the stack. `give_up`
+/// says that the XMM registers will not be in the host's any more.
+fn save(asm: &mut Asm, bias: usize, give_up: bool) {
+    asm.load(RAX, frame(bias + CPU));
+    for (guest, &home) in (0u8..).zip(&HOME) {
+        let place = Mem::at(RAX, cpu_register(guest) as i32);
+        if home == IN_FRAME {
+            asm.load(RCX, frame(bias + register(guest)));
+            asm.store(place, RCX);
+        } else {
+            asm.store(place, home);
+        }
+    }
+    asm.poll(bias + XMM_LOADED);
+    let skip = asm.jcc(cc::E);
+    xmm(asm, true);
+    asm.rm(false, &[0x0f, 0xae], 3, Mem::at(RAX, CPU_MXCSR as i32));
+    asm.rm(false, &[0x0f, 0xae], 2, frame(bias + HOST_MXCSR));
+    if give_up {
+        asm.store32_imm(frame(bias + XMM_LOADED), 0);
+    }
+    asm.land(skip);
+}
+
+/// Takes the guest's registers from the processor, the XMM registers too if they were loaded.
+fn restore(asm: &mut Asm, bias: usize, with_xmm: bool) {
+    asm.load(RAX, frame(bias + CPU));
+    for (guest, &home) in (0u8..).zip(&HOME) {
+        let place = Mem::at(RAX, cpu_register(guest) as i32);
+        if home == IN_FRAME {
+            asm.load(RCX, place);
+            asm.store(frame(bias + register(guest)), RCX);
+        } else {
+            asm.load(home, place);
+        }
+    }
+    if with_xmm {
+        asm.poll(bias + XMM_LOADED);
+        let skip = asm.jcc(cc::E);
+        xmm(asm, false);
+        asm.rm(false, &[0x0f, 0xae], 2, Mem::at(RAX, CPU_MXCSR as i32));
+        asm.land(skip);
+    }
+}
+
+fn load_xmm(asm: &mut Asm) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    asm.load(RAX, frame(8 + CPU));
+    xmm(asm, false);
+    asm.rm(false, &[0x0f, 0xae], 2, Mem::at(RAX, CPU_MXCSR as i32));
+    asm.store32_imm(frame(8 + XMM_LOADED), 1);
+    asm.bytes(&[0xc3]);
+    here
+}
+
+/// Calls a function of the processor and the frame; a return address is on the stack. The other
+/// arguments are in place.
+fn call(asm: &mut Asm, function: u64) {
+    asm.load(RDI, frame(8 + CPU));
+    asm.lea(RSI, frame(8));
+    asm.mov_imm64(RAX, function);
+    asm.alu_imm(true, alu::SUB, RSP, 8);
+    // call rax
+    asm.bytes(&[0xff, 0xd0]);
+    asm.alu_imm(true, alu::ADD, RSP, 8);
+    // test eax, eax
+    asm.rr(false, &[0x85], RAX, RAX);
+}
+
+/// After a call that wants to leave: the registers are in the processor, the reason in EAX.
+fn leave_from_call(asm: &mut Asm, leave: u32) {
+    asm.alu_imm(true, alu::ADD, RSP, 8);
+    asm.store32(frame(REASON), RAX);
+    asm.store32_imm(frame(XMM_LOADED), 0);
+    asm.jmp_to(leave);
+}
+
+fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    asm.store32(frame(8 + SITE), RCX);
+    asm.store(frame(8 + SPARE), RAX);
+    save(asm, 8, false);
+    asm.load(RDX, frame(8 + SPARE));
+    asm.load32(RCX, frame(8 + SITE));
+    call(asm, function);
+    let out = asm.jcc(cc::NE);
+    restore(asm, 8, true);
+    asm.bytes(&[0xc3]);
+    asm.land(out);
+    leave_from_call(asm, leave);
+    here
+}
+
+/// The way to the page walk: `SPARE_TARGET` has the address, ECX slot and [`Want`].
+fn fill(asm: &mut Asm, function: u64, exit: u32) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    asm.store32(frame(8 + REASON), RCX);
+    save(asm, 8, false);
+    asm.load(RDX, frame(8 + SPARE_TARGET));
+    asm.load32(RCX, frame(8 + REASON));
+    call(asm, function);
+    let out = asm.jcc(cc::NE);
+    restore(asm, 8, true);
+    asm.load(RAX, frame(8 + SPARE_TARGET));
+    asm.bytes(&[0xc3]);
+    asm.land(out);
+    restore(asm, 8, true);
+    asm.alu_imm(true, alu::ADD, RSP, 8);
+    asm.load32(RCX, frame(SITE));
+    asm.mov_imm32(RAX, reason::INTERPRET);
+    asm.jmp_to(exit);
+    here
+}
+
+fn miss(asm: &mut Asm, want: Want, size: u32, number: usize, fill: u32, exit: u32) {
+    const PAGE: i32 = -4096;
+    asm.align(16, 0);
+    asm.store32(frame(8 + SITE), RCX);
+    asm.store(frame(8 + SPARE_TARGET), RAX);
+    asm.mov32(RCX, RAX);
+    asm.alu_imm(false, alu::AND, RCX, 0xfff);
+    asm.alu_imm(false, alu::CMP, RCX, 4096 - size as i32);
+    let crossing = asm.jcc(cc::A);
+    asm.mov(RCX, RAX);
+    let entry = size_of::<Entry>().trailing_zeros() as u8;
+    asm.shift(true, 5, RCX, 12 - entry);
+    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
+    asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
+    asm.alu_imm(true, alu::AND, RAX, PAGE);
+    asm.alu_mem(alu::OR, RAX, frame(8 + GENERATION));
+    let (tag, tag_at, addend_at) = match want {
+        Want::Read => (
+            std::mem::offset_of!(Entry, read),
+            std::mem::offset_of!(Slot, read_tag),
+            std::mem::offset_of!(Slot, read_addend),
+        ),
+        Want::Write => (
+            std::mem::offset_of!(Entry, write),
+            std::mem::offset_of!(Slot, write_tag),
+            std::mem::offset_of!(Slot, write_addend),
+        ),
+    };
+    asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, tag as i32));
+    let unknown = asm.jcc(cc::NE);
+    asm.load(RCX, Mem::at(RCX, std::mem::offset_of!(Entry, addend) as i32));
+    asm.alu_imm(true, alu::AND, RAX, PAGE);
+    asm.store(frame(8 + slot(number, tag_at)), RAX);
+    asm.store(frame(8 + slot(number, addend_at)), RCX);
+    if want == Want::Write {
+        asm.alu(alu::ADD, RCX, RAX);
+        asm.alu_mem(alu::SUB, RCX, frame(8 + RAM));
+        asm.shift(true, 5, RCX, 12);
+        asm.alu_mem(alu::ADD, RCX, frame(8 + STATES));
+        asm.store(frame(8 + slot(number, std::mem::offset_of!(Slot, state))), RCX);
+    }
+    asm.load(RAX, frame(8 + SPARE_TARGET));
+    asm.bytes(&[0xc3]);
+    asm.land(unknown);
+    asm.mov_imm32(RCX, number as u32 | u32::from(want == Want::Write) << 8);
+    asm.jmp_to(fill);
+    asm.land(crossing);
+    asm.alu_imm(true, alu::ADD, RSP, 8);
+    asm.load32(RCX, frame(SITE));
+    asm.mov_imm32(RAX, reason::INTERPRET);
+    asm.jmp_to(exit);
+}
+
+fn wrote_common(asm: &mut Asm, function: u64, leave: u32) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    asm.store32(frame(8 + REASON), RCX);
+    save(asm, 8, false);
+    asm.load32(RDX, frame(8 + REASON));
+    call(asm, function);
+    let out = asm.jcc(cc::NE);
+    restore(asm, 8, true);
+    asm.bytes(&[0xc3]);
+    asm.land(out);
+    leave_from_call(asm, leave);
+    here
+}

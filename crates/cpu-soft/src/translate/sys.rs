@@ -1,0 +1,229 @@
+//! What the translator needs from the host: memory for code, a stack with a frame, and the step into
+//! translated code.
+//!
+//! Code memory is one memory file mapped twice: once to write, once to run. No mapping is both.
+#![expect(unsafe_code, reason = "code is written, and run, through host addresses here")]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
+
+use super::frame::Frame;
+use super::thread::Thread;
+use crate::cpu::Cpu;
+use crate::op::Op;
+
+/// Whether this host can run translated code at all.
+#[must_use]
+pub(crate) fn available() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        // Instructions of the guest's processor model are run as they are; all processors that
+        // have these have the others. LAHF in 64-bit mode is of the same age.
+        std::arch::is_x86_feature_detected!("sse4.2")
+            && std::arch::is_x86_feature_detected!("popcnt")
+            && std::arch::is_x86_feature_detected!("ssse3")
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        false
+    }
+}
+
+/// A mapping that is unmapped when dropped.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; who writes where is its owners' matter.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(pointer: *mut std::ffi::c_void, len: usize) -> io::Result<Self> {
+        let start = NonNull::new(pointer.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by this type, and what pointed into it is gone with its owner.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Memory for code.
+#[derive(Debug)]
+pub(crate) struct CodeMemory {
+    write: Mapping,
+    run: Mapping,
+}
+
+impl CodeMemory {
+    /// `len` bytes, taken from the host as they are touched.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let file = memfd_create("riad-code", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len as u64)?;
+        let map = |protection| {
+            // SAFETY: a new mapping, wherever the host likes.
+            let pointer =
+                unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) }?;
+            Mapping::new(pointer, len)
+        };
+        Ok(Self {
+            write: map(ProtFlags::READ | ProtFlags::WRITE)?,
+            run: map(ProtFlags::READ | ProtFlags::EXEC)?,
+        })
+    }
+
+    /// Host address at which the code at `offset` runs.
+    pub(crate) fn address(&self, offset: u32) -> u64 {
+        self.run.start.as_ptr().expose_provenance() as u64 + u64::from(offset)
+    }
+
+    /// Writes code that nothing runs yet. What does not fit is left out.
+    pub(crate) fn write(&self, offset: u32, code: &[u8]) {
+        let offset = offset as usize;
+        if offset.checked_add(code.len()).is_none_or(|end| end > self.write.len) {
+            return;
+        }
+        // SAFETY: within the mapping, as just checked; the two do not overlap.
+        unsafe {
+            let to = self.write.start.as_ptr().add(offset);
+            std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
+        }
+    }
+
+    /// The eight bytes at `offset`, a multiple of 8, as one atomic value: other processors may run
+    /// them meanwhile, and see all old or all new bytes.
+    fn cell(&self, offset: u32) -> &AtomicU64 {
+        let offset = (offset as usize & !7).min(self.write.len - 8);
+        // SAFETY: aligned, within the mapping, and only ever reached as an atomic once code runs.
+        unsafe { &*self.write.start.as_ptr().add(offset).cast::<AtomicU64>() }
+    }
+
+    /// Replaces `bytes.len()` (at most 8) bytes at `offset` at once. They lie in one aligned cell
+    /// of 8 bytes.
+    pub(crate) fn patch(&self, offset: u32, bytes: &[u8]) {
+        let cell = self.cell(offset);
+        let mut content = cell.load(Ordering::Relaxed).to_le_bytes();
+        let first = (offset & 7) as usize;
+        if let Some(place) = content.get_mut(first..first + bytes.len()) {
+            place.copy_from_slice(bytes);
+            cell.store(u64::from_le_bytes(content), Ordering::SeqCst);
+        }
+    }
+}
+
+/// Bytes of stack below the frame: for functions that translated code calls, and for signals.
+const STACK: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// Bytes of the frame, in whole pages.
+const FRAME: usize = size_of::<Frame>().next_multiple_of(PAGE);
+
+/// A processor's frame, with the stack below it and a page that nothing reads above.
+#[derive(Debug)]
+pub(crate) struct FrameMemory {
+    map: Mapping,
+}
+
+impl FrameMemory {
+    /// A frame, all zero.
+    pub(crate) fn new() -> io::Result<Self> {
+        let len = PAGE + STACK + FRAME + 2 * PAGE;
+        // SAFETY: a new mapping, wherever the host likes.
+        let pointer = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }?;
+        let map = Mapping::new(pointer, len)?;
+        // SAFETY: the first page of the mapping, which nothing uses: a stack that grows too far
+        // ends the process there.
+        unsafe { mprotect(pointer, PAGE, MprotectFlags::empty()) }?;
+        Ok(Self { map })
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        self.map.start.as_ptr().wrapping_add(offset)
+    }
+
+    /// The frame.
+    pub(crate) fn frame(&self) -> *const Frame {
+        self.at(PAGE + STACK).cast_const().cast()
+    }
+
+    /// The flag that makes translated code come out.
+    pub(crate) fn attention(&self) -> &std::sync::atomic::AtomicU32 {
+        // SAFETY: the field is an atomic in memory that lives as long as `self`, and is never
+        // reached in another way than as one.
+        unsafe { &*std::ptr::addr_of!((*self.frame()).attention) }
+    }
+
+    /// Host address of a page that nobody reads, and of the state byte of a page that was written.
+    pub(crate) fn sink(&self) -> (u64, u64) {
+        let sink = self.at(PAGE + STACK + FRAME);
+        let state = self.at(PAGE + STACK + FRAME + PAGE);
+        // SAFETY: both are pages of the mapping that hold nothing else.
+        unsafe { state.write(riad_memory::PageState::DIRTY) };
+        (sink.expose_provenance() as u64, state.expose_provenance() as u64)
+    }
+}
+
+/// Runs translated code at host address `target` until it comes out. Returns the reason.
+///
+/// `enter` is the code cache's way in, `target` a block's entry in the same cache, which stays while
+/// this runs.
+pub(crate) fn run(enter: u64, frame: *const Frame, target: u64) -> u32 {
+    // SAFETY: `enter` is the address of the routine that the translator wrote for this signature;
+    // it keeps what the calling convention says is the caller's. Translated code reaches memory
+    // only through the frame: guest pages that the TLB gave, the sink, and the processor.
+    unsafe {
+        let enter: extern "C" fn(*const Frame, u64) -> u32 =
+            std::mem::transmute(std::ptr::with_exposed_provenance::<u8>(enter as usize));
+        enter(frame, target)
+    }
+}
+
+/// A processor's frame, for its own thread.
+pub(crate) fn frame(memory: &FrameMemory) -> &Frame {
+    // SAFETY: the frame lives as long as its memory. All but the attention flag, which is an atomic,
+    // is reached by the processor's own thread only.
+    unsafe { &*memory.frame() }
+}
+
+/// The op that translated code names.
+pub(crate) fn op<'a>(op: *const Op) -> &'a Op {
+    // SAFETY: the cache keeps ops as long as the code that names them, and whoever runs that code
+    // keeps it from being replaced.
+    unsafe { &*op }
+}
+
+/// Lends the thread that runs translated code on this processor.
+pub(crate) fn lent_thread(cpu: &mut Cpu, use_it: impl FnOnce(&mut Thread, &mut Cpu)) {
+    let thread = cpu.lent_thread.load(Ordering::Relaxed);
+    if !thread.is_null() {
+        // SAFETY: set by `Thread::run` for as long as translated code runs, which does not use
+        // itself meanwhile.
+        use_it(unsafe { &mut *thread }, cpu);
+    }
+}
+
+/// The processor and the frame that translated code hands to a function it calls.
+///
+/// Only for the pointers that translated code passes: to the processor that runs it, which has lent
+/// itself and its frame for as long as that code runs.
+pub(crate) fn lent<'a>(cpu: *mut Cpu, frame: *const Frame) -> (&'a mut Cpu, &'a Frame) {
+    // SAFETY: `Thread::run` put these pointers into the frame and does not use them meanwhile.
+    unsafe { (&mut *cpu, &*frame) }
+}

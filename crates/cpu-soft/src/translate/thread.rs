@@ -1,0 +1,409 @@
+//! One processor's side of translated code: the way in and out, and the functions it calls.
+
+use std::io;
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use riad_cpu::x86::{cr0, cr4, rflags};
+
+use super::cache::{CodeCache, Key, Known, Presence};
+use super::emit::Kind;
+use super::frame::{Frame, SLOTS, Site, Slot, TARGETS, Target, reason};
+use super::stubs::Calls;
+use super::sys::{self, FrameMemory};
+use crate::cpu::{Cpu, Mode};
+use crate::fault::Done;
+use crate::flags::Flags;
+use crate::mem::Tlb;
+use crate::mmu::Access;
+use crate::op::{Op, seg};
+use crate::raw;
+use crate::sys::barrier;
+use crate::timekeeper::Timekeeper;
+
+/// Pages whose targets are looked for one by one when they are flushed; more forget all.
+const PAGE_BITS: usize = 4096;
+
+/// A processor's frame and what it knows of the cache.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    cache: Arc<CodeCache>,
+    memory: Arc<FrameMemory>,
+    presence: Arc<Presence>,
+    timekeeper: Arc<Timekeeper>,
+    /// The cache's turn that the table of targets is for.
+    turn: u64,
+    /// What the slots and the table were made for.
+    changes: u64,
+    view: usize,
+    /// A page that no guest address is likely to lie in, and where it leads.
+    nowhere: u64,
+    sink: (u64, u64),
+    secret: u64,
+    /// A bit for each page that may have targets, hashed.
+    pages: Box<[u64; PAGE_BITS / 64]>,
+    /// Whether links and targets are used; otherwise each block comes out.
+    pub(crate) chained: bool,
+}
+
+/// Why the processor came out, and at which instruction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) reason: u32,
+    /// Instructions that were run, when they are counted.
+    pub(crate) ran: u64,
+    link: u64,
+}
+
+/// Whether this host can run translated code.
+pub(crate) fn available() -> bool {
+    sys::available()
+}
+
+/// A cache for a machine.
+pub(crate) fn cache(size: usize) -> io::Result<Arc<CodeCache>> {
+    let calls = Calls {
+        interpret: (interpret as *const ()).expose_provenance() as u64,
+        fill: (fill as *const ()).expose_provenance() as u64,
+        wrote: (wrote as *const ()).expose_provenance() as u64,
+    };
+    Ok(Arc::new(CodeCache::new(size, calls)?))
+}
+
+impl Thread {
+    pub(crate) fn new(
+        cache: Arc<CodeCache>,
+        memory: Arc<FrameMemory>,
+        timekeeper: Arc<Timekeeper>,
+        tlb: &Tlb,
+    ) -> Self {
+        let presence = cache.join(memory.clone());
+        let random = || crate::sys::entropy::random().unwrap_or(0x5bd1_e995_9e37_79b9);
+        // Not canonical: bits 63 to 47 are not all the same.
+        let nowhere = (random() | 1 << 63) & !(1 << 62) & !0xfff;
+        let sink = memory.sink();
+        let mut thread = Self {
+            cache,
+            memory,
+            presence,
+            timekeeper,
+            turn: 0,
+            changes: u64::MAX,
+            view: usize::MAX,
+            nowhere,
+            sink,
+            secret: random(),
+            pages: Box::new([0; PAGE_BITS / 64]),
+            chained: true,
+        };
+        let frame = thread.frame();
+        frame.ram.set(tlb.ram_address());
+        frame.states.set(tlb.states_address());
+        thread.forget_targets();
+        thread.forget_slots();
+        thread
+    }
+
+    fn frame(&self) -> &Frame {
+        sys::frame(&self.memory)
+    }
+
+    /// Has the processor called out when guest time is `due`: code that does not count does not look
+    /// at the clock.
+    pub(crate) fn call_at(&self, processor: u32, due: Option<u64>) {
+        self.timekeeper.arm(processor, due);
+    }
+
+    fn forget_slots(&self) {
+        let nothing = Slot {
+            read_tag: self.nowhere,
+            read_addend: self.sink.0.wrapping_sub(self.nowhere),
+            write_tag: self.nowhere,
+            write_addend: self.sink.0.wrapping_sub(self.nowhere),
+            state: self.sink.1,
+        };
+        for slot in &self.frame().slots {
+            slot.set(nothing);
+        }
+    }
+
+    fn forget_targets(&mut self) {
+        for target in &self.frame().targets {
+            target.set(Target { key: self.nowhere, host: 0 });
+        }
+        self.pages.fill(0);
+    }
+
+    fn page_bit(page: u64) -> (usize, u64) {
+        let bit = (page >> 12) as usize & (PAGE_BITS - 1);
+        (bit / 64, 1 << (bit % 64))
+    }
+
+    /// Forgets where indirect jumps into a page lead.
+    fn forget_page(&mut self, address: u64) {
+        let page = address & !0xfff;
+        let (word, bit) = Self::page_bit(page);
+        if self.pages[word] & bit == 0 {
+            return;
+        }
+        // Targets are found by their low bits: those of a page are neighbours.
+        let first = page as usize & (TARGETS - 1);
+        for target in &self.frame().targets[first..first + 4096] {
+            target.set(Target { key: self.nowhere, host: 0 });
+        }
+    }
+
+    /// Brings the frame up to date with the processor.
+    fn refresh(&mut self, cpu: &mut Cpu) {
+        let (fs, gs) = (cpu.segs[4].base, cpu.segs[5].base);
+        let frame = self.frame();
+        frame.segment_bases[0].set(fs);
+        frame.segment_bases[1].set(gs);
+        if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view {
+            self.catch_up(cpu);
+        }
+    }
+
+    #[cold]
+    fn catch_up(&mut self, cpu: &mut Cpu) {
+        for page in std::mem::take(&mut cpu.tlb.flushed) {
+            self.forget_page(page);
+        }
+        self.changes = cpu.tlb.changes;
+        self.view = cpu.tlb.view;
+        self.forget_slots();
+        let frame = self.frame();
+        frame.table.set(cpu.tlb.table_address());
+        frame.generation.set(cpu.tlb.generation);
+        frame.salt.set(self.salt(cpu));
+    }
+
+    /// A number for the address space, the view and what blocks are made for, which nobody can guess.
+    fn salt(&self, cpu: &Cpu) -> u64 {
+        let kind = cpu.code_kind(false);
+        let what = cpu.tlb.generation << 8 | (cpu.tlb.view as u64) << 4 | kind.bits();
+        let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// Finds, or makes, the block at RIP. `None` when the interpreter is to go on.
+    ///
+    /// # Errors
+    /// What fetching the instruction raises.
+    fn look_up(&mut self, cpu: &mut Cpu, link: u64) -> Done<Option<u64>> {
+        let rip = cpu.rip();
+        let frame = self.frame();
+        let place = rip as usize & (TARGETS - 1);
+        let salted = rip ^ frame.salt.get();
+        let known = frame.targets[place].get();
+        if known.key == salted && link == 0 && self.turn == self.cache.turn() {
+            return Ok(Some(known.host));
+        }
+        let host = match cpu.tlb.exec(rip) {
+            Some(host) => host,
+            None => match cpu.fetch_host(rip, Access::Execute)? {
+                Some(host) => host,
+                None => return Ok(None),
+            },
+        };
+        let page = cpu.tlb.page_index(host);
+        let kind = cpu.code_kind(cpu.tlb.exec_is_large(rip));
+        let key = Key::new(page, (rip & 0xfff) as u32, kind);
+        let (known, turn) = match self.cache.find(key) {
+            Some(found) => found,
+            None => self.make(cpu, host, page, key, kind, rip),
+        };
+        if turn != self.turn {
+            self.forget_targets();
+            self.turn = turn;
+        }
+        let Known::Block(entries) = known else { return Ok(None) };
+        let address = self.cache.address(entries.indirect);
+        if self.chained {
+            self.frame().targets[place].set(Target { key: salted, host: address });
+            let (word, bit) = Self::page_bit(rip & !0xfff);
+            self.pages[word] |= bit;
+            if link != 0 && link >> 32 == page as u64 {
+                let saved = link & 1 != 0;
+                let target = if saved { entries.saved } else { entries.host };
+                self.cache.link(link as u32 & !3, target, turn);
+            }
+        }
+        Ok(Some(address))
+    }
+
+    #[cold]
+    fn make(
+        &mut self,
+        cpu: &mut Cpu,
+        host: *mut u8,
+        page: usize,
+        key: Key,
+        kind: Kind,
+        rip: u64,
+    ) -> (Known, u64) {
+        let several = cpu.count > 1;
+        let generation = cpu.memory.pages().mark_code(page, || {
+            if several {
+                barrier::drain_stores();
+            }
+        });
+        let mut bytes = [0u8; 1024];
+        let room = (4096 - (rip & 0xfff) as usize).min(bytes.len());
+        raw::copy_out(host, &mut bytes[..room]);
+        let pages = cpu.memory.pages();
+        let within_large = (rip & 0x1f_f000) as u32;
+        self.cache.translate(key, kind, within_large, &bytes[..room], || {
+            pages.generation(page) == generation
+        })
+    }
+
+    /// Runs translated code from RIP on until it comes out; at most `budget` instructions where they
+    /// are counted. `None` when the interpreter is to do the next instruction.
+    ///
+    /// # Errors
+    /// What fetching the first instruction raises.
+    pub(crate) fn run(&mut self, cpu: &mut Cpu, budget: u64, last: Option<Out>) -> Done<Option<Out>> {
+        let link = match last {
+            Some(Out { reason: reason::LINK, link, .. }) => link,
+            _ => 0,
+        };
+        self.refresh(cpu);
+        let Some(target) = self.look_up(cpu, link)? else { return Ok(None) };
+        let budget = i64::try_from(budget).unwrap_or(i64::MAX);
+        let frame = self.frame();
+        frame.cpu.set(std::ptr::from_mut(cpu).expose_provenance() as u64);
+        frame.flags.set(image(&cpu.flags));
+        frame.budget.set(budget);
+        frame.spare_target.set(cpu.rip() ^ frame.salt.get());
+        self.presence.inside.store(self.turn, Ordering::SeqCst);
+        if self.cache.turn() != self.turn {
+            // What was found is void: once more.
+            self.presence.inside.store(0, Ordering::SeqCst);
+            return Ok(Some(Out { reason: reason::ATTENTION, ran: 0, link: 0 }));
+        }
+        cpu.lent_thread.store(std::ptr::from_mut(self), Ordering::Relaxed);
+        let reason = sys::run(self.cache.enter(), self.memory.frame(), target);
+        cpu.lent_thread.store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.presence.inside.store(0, Ordering::Release);
+        let frame = self.frame();
+        set_status(&mut cpu.flags, frame.flags.get());
+        let site = Site(frame.site.get());
+        let left = match reason {
+            reason::MOVED => site.left().saturating_sub(1),
+            _ => {
+                if reason != reason::FAULT {
+                    cpu.set_rip(frame.base.get() + site.offset());
+                }
+                site.left()
+            }
+        };
+        if reason == reason::ATTENTION {
+            // Perhaps because the block is not good any more: look it up next time.
+            let place = cpu.rip() as usize & (TARGETS - 1);
+            frame.targets[place].set(Target { key: self.nowhere, host: 0 });
+        }
+        let ran = (budget - frame.budget.get()).max(0) as u64;
+        Ok(Some(Out { reason, ran: ran.saturating_sub(left), link: frame.link.get() }))
+    }
+}
+
+/// The status flags as the frame has them.
+fn image(flags: &Flags) -> u64 {
+    let rflags = flags.rflags();
+    (rflags & 0xd5) << 8 | rflags >> 11 & 1
+}
+
+fn set_status(flags: &mut Flags, image: u64) {
+    flags.set_status(image >> 8 & 0xd5 | (image & 1) << 11);
+}
+
+impl Cpu {
+    /// What blocks are made for now.
+    pub(crate) fn code_kind(&self, large: bool) -> Kind {
+        let usable = self.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.control.cr4 & cr4::OSFXSR != 0;
+        Kind {
+            vector: usable && self.fpu.mxcsr >> 7 & 0x3f == 0x3f,
+            counted: self.counted,
+            large,
+            pure: self.pure,
+        }
+    }
+
+    /// Whether translated code may run here: it knows 64-bit mode without debugging.
+    pub(crate) fn translatable(&self) -> bool {
+        self.mode == Mode::Long
+            && self.tlb.view != Tlb::CHECKED
+            && self.debug.dr7 & 0xff == 0
+            && self.flags.bits & (rflags::TF | rflags::RF) == 0
+            && !self.events.interrupt_shadow
+            && !self.events.mov_ss_shadow
+            && self.events.pending_debug == 0
+    }
+}
+
+/// Called by translated code: runs one instruction in the interpreter.
+extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site: u32) -> u32 {
+    let (cpu, frame) = sys::lent(cpu, frame);
+    let op = sys::op(op);
+    let kind = cpu.code_kind(false);
+    let rip = frame.base.get() + Site(site).offset();
+    let next = rip + u64::from(op.len);
+    set_status(&mut cpu.flags, frame.flags.get());
+    cpu.this_rip = rip;
+    cpu.set_rip(next);
+    cpu.left = u32::MAX;
+    let done = (op.exec)(cpu, op);
+    frame.flags.set(image(&cpu.flags));
+    if let Err(fault) = done {
+        cpu.held_fault = Some(fault);
+        return reason::FAULT;
+    }
+    if cpu.left == 0 || cpu.rip() != next || cpu.code_kind(false) != kind || !cpu.translatable() {
+        if cpu.rip() == rip {
+            // A repeated string instruction with iterations left: see `note_iteration`.
+            cpu.flags.bits |= rflags::RF;
+        }
+        return reason::MOVED;
+    }
+    sys::lent_thread(cpu, |thread, cpu| thread.refresh(cpu));
+    0
+}
+
+/// Called by translated code: fills a slot by way of the page walk. `what` has the slot, and bit 8
+/// for a write.
+extern "C" fn fill(cpu: *mut Cpu, frame: *const Frame, address: u64, what: u32) -> u32 {
+    let (cpu, frame) = sys::lent(cpu, frame);
+    let write = what & 0x100 != 0;
+    let access = if write { Access::Write } else { Access::Read };
+    let Ok(Ok(host)) = cpu.host(seg::DS, address, access) else { return reason::INTERPRET };
+    let slot = &frame.slots[what as usize % SLOTS];
+    let page = address & !0xfff;
+    let addend = (host.expose_provenance() as u64).wrapping_sub(address);
+    let mut content = slot.get();
+    if write {
+        content.write_tag = page;
+        content.write_addend = addend;
+        content.state = frame.states.get() + cpu.tlb.page_index(host) as u64;
+    } else {
+        content.read_tag = page;
+        content.read_addend = addend;
+    }
+    slot.set(content);
+    0
+}
+
+/// Called by translated code: memory behind a slot was written whose page's state is not just dirty.
+extern "C" fn wrote(cpu: *mut Cpu, frame: *const Frame, slot: u32) -> u32 {
+    let (cpu, frame) = sys::lent(cpu, frame);
+    let state = frame.slots[slot as usize % SLOTS].get().state;
+    let page = state.wrapping_sub(frame.states.get()) as usize;
+    if page >= cpu.memory.pages().len() {
+        return 0;
+    }
+    let overwritten = cpu.memory.pages().note_write(page);
+    if overwritten && frame.site.get() != Site::STAY.0 { reason::DONE } else { 0 }
+}
+
+const _: () = assert!(offset_of!(Frame, attention) == 0);

@@ -1,0 +1,27 @@
+use super::{EngineKind, VmConfig};
+
+#[test]
+fn engines_have_one_name_everywhere() {
+    for engine in EngineKind::ALL {
+        assert_eq!(engine.to_string().parse(), Ok(engine));
+        assert_eq!(serde_json::to_string(&engine).unwrap(), format!("\"{engine}\""));
+    }
+    assert_eq!(format!("{:>12}", EngineKind::SoftInterpreter), " soft:interp");
+}
+
+#[test]
+fn what_is_no_engine_is_told_which_there_are() {
+    for word in ["qemu", "", "Soft", "soft:", "soft:fast", "soft:interp ", "interp"] {
+        let error = word.parse::<EngineKind>().unwrap_err();
+        let expected =
+            format!("'{word}' is not an engine: expected auto, soft, soft:interp or kvm");
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn the_usual_code_cache_is_one_that_can_be_asked_for() {
+    assert_eq!(VmConfig::CODE_CACHE, 1 << 20..=1 << 30);
+    assert!(VmConfig::CODE_CACHE.contains(&VmConfig::DEFAULT_CODE_CACHE));
+    assert_eq!(VmConfig::default().code_cache, 64 << 20);
+}

@@ -1,0 +1,26 @@
+use riad_cpu_soft::Tier;
+
+use super::{choose, options};
+use crate::EngineKind;
+
+#[test]
+fn each_name_leads_to_its_tier() {
+    for (engine, tier) in [
+        (EngineKind::Auto, Tier::Translator),
+        (EngineKind::Soft, Tier::Translator),
+        (EngineKind::SoftInterpreter, Tier::Interpreter),
+        (EngineKind::SoftLockstep, Tier::Lockstep),
+    ] {
+        let chosen = choose(engine).unwrap();
+        assert_eq!(options(chosen, 8 << 20).map(|options| options.tier), Some(tier), "{engine}");
+    }
+    assert_eq!(options(EngineKind::Kvm, 8 << 20), None);
+}
+
+#[test]
+fn the_code_cache_is_moved_into_its_range() {
+    for (asked, given) in [(0, 1 << 20), (8 << 20, 8 << 20), (u64::MAX, 1 << 30)] {
+        let options = options(EngineKind::Soft, asked).unwrap();
+        assert_eq!(options.code_cache, given, "{asked}");
+    }
+}
