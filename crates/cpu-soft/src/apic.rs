@@ -275,6 +275,7 @@ impl Cpu {
             Effect::EndOfInterrupt(vector) => self.bus.end_of_interrupt(vector),
             Effect::TimerChanged => {}
         }
+        self.timer_touched = true;
         // Priority, service and the timer may have changed: look again.
         self.local.post(request::INTERRUPT);
         self.left = 0;

@@ -17,6 +17,7 @@ use crate::fault::Fault;
 use crate::flags::Flags;
 use crate::mem::Tlb;
 use crate::op::{HIGH, gpr};
+use crate::run::Straddler;
 use crate::translate::thread::Thread;
 use crate::word::Word;
 
@@ -98,6 +99,10 @@ pub struct Cpu {
     pub count: u32,
     /// Instructions retired.
     pub retired: u64,
+    /// An interrupt was held back because interrupts are off.
+    pub(crate) interrupts_held: bool,
+    /// The timer's register may have been written since it was last looked at.
+    pub(crate) timer_touched: bool,
     /// Translated code counts instructions.
     pub(crate) counted: bool,
     /// Translated blocks must do the same when they run again.
@@ -106,6 +111,8 @@ pub struct Cpu {
     pub(crate) held_fault: Option<Fault>,
     /// Who runs translated code, while it runs.
     pub(crate) lent_thread: AtomicPtr<Thread>,
+    /// Instructions across two pages, as they were decoded last.
+    pub(crate) straddlers: Box<[Option<Straddler>]>,
     /// The soft TLB.
     pub tlb: Box<Tlb>,
     /// RAM.
@@ -272,6 +279,7 @@ impl Cpu {
     /// Makes the time stamp counter read `value` now.
     pub fn set_tsc(&mut self, value: u64) {
         self.tsc_offset = value.wrapping_sub(self.tsc_at(self.clock.now()));
+        self.timer_touched = true;
     }
 
     /// The guest time at which the time stamp counter will read `tsc`.

@@ -17,7 +17,7 @@ use crate::cpu::{Cpu, Mode};
 use crate::flags::Flags;
 use crate::mem::Tlb;
 use crate::options::{Options, Tier};
-use crate::run::Tiers;
+use crate::run::{STRADDLERS, Tiers};
 use crate::sys::barrier;
 use crate::timekeeper::Timekeeper;
 use crate::translate::CacheStats;
@@ -103,10 +103,13 @@ impl SoftEngine {
             tsc_khz: self.config.tsc_khz,
             count: self.config.count,
             retired: 0,
+            interrupts_held: false,
+            timer_touched: true,
             counted: false,
             pure: false,
             held_fault: None,
             lent_thread: AtomicPtr::default(),
+            straddlers: vec![None; STRADDLERS].into_boxed_slice(),
             tlb: Box::new(Tlb::new(&self.memory)),
             memory: self.memory.clone(),
             bus,

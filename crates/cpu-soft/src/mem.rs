@@ -2,7 +2,8 @@
 //!
 //! The TLB is direct-mapped, one table for each *view*: what the current privilege may touch. Its
 //! tags carry a generation, so that a flush is one addition, and going back to an address space
-//! that was flushed away from (PCID) finds its entries again.
+//! that was flushed away from (PCID) finds its entries again. The upper half of the address space has
+//! a generation of its own: kernels map it globally, and then it is the same in every space.
 
 use std::sync::atomic::Ordering;
 
@@ -37,14 +38,17 @@ pub struct Tlb {
     pub(crate) tables: [Box<[Entry]>; 4],
     /// The current view.
     pub view: usize,
-    /// Current generation, 1 to 4095; part of every tag.
-    pub(crate) generation: u64,
+    /// Current generations of the lower and the upper half, 1 to 4095; part of every tag.
+    pub(crate) generation: [u64; 2],
+    /// Pages of the upper half are known that are not global.
+    upper_private: bool,
     /// Last generation handed out.
     last_generation: u64,
     /// Generations of address spaces that may be returned to: (PCID, CR3 base), generation.
     spaces: Vec<(u64, u64)>,
-    /// A linear range that covers all entries cut from large pages: INVLPG into it flushes all.
-    large: Option<(u64, u64)>,
+    /// For each half a range that covers all entries cut from large pages: INVLPG into it flushes
+    /// all.
+    large: [Option<(u64, u64)>; 2],
     /// Tags of executable entries that were cut from large pages.
     large_exec: Box<[u64]>,
     /// Counts what makes copies of translations void, other than a change of [`view`](Self::view).
@@ -85,10 +89,11 @@ impl Tlb {
         Self {
             tables: [table(), table(), table(), Box::default()],
             view: Self::SUPERVISOR,
-            generation: 1,
-            last_generation: 1,
+            generation: [1, 2],
+            upper_private: false,
+            last_generation: 2,
             spaces: Vec::new(),
-            large: None,
+            large: [None; 2],
             large_exec: vec![0; ENTRIES].into_boxed_slice(),
             changes: 0,
             flushed: Vec::new(),
@@ -114,7 +119,7 @@ impl Tlb {
 
     /// Whether the executable page at `address`, which the TLB knows, is part of a large page.
     pub(crate) fn exec_is_large(&self, address: u64) -> bool {
-        self.large_exec[Self::slot(address)] == address & !PAGE | self.generation
+        self.large_exec[Self::slot(address)] == self.tag(address)
     }
 
     #[inline(always)]
@@ -130,8 +135,10 @@ impl Tlb {
                 table.fill(Entry::default());
             }
             self.spaces.clear();
-            self.large = None;
-            self.last_generation = 0;
+            self.large = [None; 2];
+            // The tables are empty: this is good for the upper half as well.
+            self.generation[1] = 1;
+            self.last_generation = 1;
         }
         self.last_generation += 1;
         self.last_generation
@@ -140,14 +147,31 @@ impl Tlb {
     /// Forgets every translation of every address space.
     pub fn flush_all(&mut self) {
         self.spaces.clear();
-        self.large = None;
-        self.generation = self.next_generation();
+        self.large = [None; 2];
+        self.generation[0] = self.next_generation();
+        self.generation[1] = self.next_generation();
+        self.upper_private = false;
+    }
+
+    /// The tag of an address's page now.
+    #[inline(always)]
+    fn tag(&self, address: u64) -> u64 {
+        address & !PAGE | self.generation[(address >> 63) as usize]
+    }
+
+    /// Forgets the upper half, when it has more than what all address spaces share.
+    fn leave_space(&mut self) {
+        if self.upper_private {
+            self.generation[1] = self.next_generation();
+            self.upper_private = false;
+        }
     }
 
     /// Forgets every translation of address space `key`, which becomes the current one.
     pub fn flush_space(&mut self, key: u64) {
+        self.leave_space();
         self.spaces.retain(|&(k, _)| k != key);
-        self.generation = self.next_generation();
+        self.generation[0] = self.next_generation();
         self.remember(key);
     }
 
@@ -158,13 +182,14 @@ impl Tlb {
 
     /// Makes address space `key` current; its old translations are good again if they are still there.
     pub fn switch_space(&mut self, key: u64) {
+        self.leave_space();
         match self.spaces.iter().find(|&&(k, _)| k == key) {
             Some(&(_, generation)) => {
-                self.generation = generation;
+                self.generation[0] = generation;
                 self.changes += 1;
             }
             None => {
-                self.generation = self.next_generation();
+                self.generation[0] = self.next_generation();
                 self.remember(key);
             }
         }
@@ -174,12 +199,13 @@ impl Tlb {
         if self.spaces.len() >= 16 {
             self.spaces.remove(0);
         }
-        self.spaces.push((key, self.generation));
+        self.spaces.push((key, self.generation[0]));
     }
 
     /// Forgets one page, in every address space and view.
     pub fn flush_page(&mut self, address: u64) {
-        if self.large.is_some_and(|(first, last)| (first..=last).contains(&address)) {
+        let large = self.large[(address >> 63) as usize];
+        if large.is_some_and(|(first, last)| (first..=last).contains(&address)) {
             self.flush_all();
             return;
         }
@@ -201,7 +227,7 @@ impl Tlb {
     #[must_use]
     pub(crate) fn exec(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.exec == address & !PAGE | self.generation).then(|| {
+        (entry.exec == self.tag(address)).then(|| {
             std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
         })
     }
@@ -210,7 +236,7 @@ impl Tlb {
     #[inline]
     fn writable(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.write == address & !PAGE | self.generation).then(|| {
+        (entry.write == self.tag(address)).then(|| {
             std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
         })
     }
@@ -239,11 +265,12 @@ impl Tlb {
         if view == Self::CHECKED {
             return;
         }
-        let page = address & !PAGE;
-        let tag = page | self.generation;
+        let tag = self.tag(address);
+        self.upper_private |= address >> 63 != 0 && !t.global;
         if t.large_mask != 0 {
             let (first, last) = (address & !t.large_mask, address | t.large_mask);
-            self.large = Some(match self.large {
+            let large = &mut self.large[(address >> 63) as usize];
+            *large = Some(match *large {
                 Some((f, l)) => (f.min(first), l.max(last)),
                 None => (first, last),
             });
@@ -351,7 +378,7 @@ impl Cpu {
     /// #PF, #GP(0), #SS(0), #AC(0).
     #[inline(always)]
     pub fn read<T: Mem>(&mut self, s: u8, address: u64) -> Done<T> {
-        let wanted = address.wrapping_add(T::SIZE as u64 - 1) & !PAGE | self.tlb.generation;
+        let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.read == wanted
         {
@@ -368,7 +395,7 @@ impl Cpu {
     /// As for [`read`](Self::read).
     #[inline(always)]
     pub fn write<T: Mem>(&mut self, s: u8, address: u64, value: T) -> Done {
-        let wanted = address.wrapping_add(T::SIZE as u64 - 1) & !PAGE | self.tlb.generation;
+        let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted
         {
@@ -594,7 +621,7 @@ impl Cpu {
         let access = if write { Access::Write } else { Access::Read };
         let entry = &self.tlb.tables[self.tlb.view][Tlb::slot(address)];
         let tag = if write { entry.write } else { entry.read };
-        if tag == address & !PAGE | self.tlb.generation {
+        if tag == self.tlb.tag(address) {
             return Ok(Some(std::ptr::with_exposed_provenance_mut(
                 entry.addend.wrapping_add(address as usize),
             )));
@@ -625,7 +652,7 @@ impl Cpu {
         lock: bool,
         change: impl Fn(T) -> T,
     ) -> Done<T> {
-        let wanted = address.wrapping_add(T::SIZE as u64 - 1) & !PAGE | self.tlb.generation;
+        let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
         if !lock
             && let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted

@@ -32,6 +32,8 @@ pub struct Translation {
     pub dirty_writable: bool,
     /// Offset bits of the page beyond 4 KiB's, 0 for a 4 KiB page.
     pub large_mask: u64,
+    /// The page is in every address space.
+    pub global: bool,
 }
 
 const P: u64 = 1 << 0;
@@ -40,6 +42,7 @@ const US: u64 = 1 << 2;
 const A: u64 = 1 << 5;
 const D: u64 = 1 << 6;
 const PS: u64 = 1 << 7;
+const G: u64 = 1 << 8;
 const NX: u64 = 1 << 63;
 
 /// Physical-address bits of an 8-byte entry.
@@ -66,6 +69,8 @@ struct Walk {
     writable: bool,
     user: bool,
     no_execute: bool,
+    /// The last entry's G bit.
+    global: bool,
 }
 
 impl Cpu {
@@ -96,6 +101,7 @@ impl Cpu {
                 gpa: Gpa(address & 0xffff_ffff),
                 dirty_writable: true,
                 large_mask: 0,
+                global: false,
             });
         }
         loop {
@@ -132,7 +138,7 @@ impl Cpu {
         let long = self.long_active();
         let pae = self.control.cr4 & cr4::PAE != 0;
         let mut walk =
-            Walk { steps: [None; 4], count: 0, writable: true, user: true, no_execute: false };
+            Walk { steps: [None; 4], count: 0, writable: true, user: true, no_execute: false, global: false };
         let (base, mask) = if long || pae {
             self.walk_wide(address, access, view, long, &mut walk)?
         } else {
@@ -143,6 +149,7 @@ impl Cpu {
             gpa: Gpa(base & !mask | address & mask),
             dirty_writable: dirty && self.may_write(view, &walk),
             large_mask: if mask > 0xfff { mask } else { 0 },
+            global: walk.global && self.control.cr4 & cr4::PGE != 0,
         }))
     }
 
@@ -311,6 +318,7 @@ impl Walk {
         self.count += 1;
         self.writable &= entry & RW != 0;
         self.user &= entry & US != 0;
+        self.global = entry & G != 0;
         self.no_execute |= wide && entry & NX != 0;
     }
 }

@@ -26,6 +26,22 @@ const MOST_ROUNDS: u32 = 256;
 /// No block is longer than this many bytes.
 const LONGEST_BLOCK: u64 = (decode::MAX_OPS * decode::MAX_LEN) as u64;
 
+/// Instructions across two pages that are remembered.
+pub(crate) const STRADDLERS: usize = 256;
+
+/// An instruction that lies in two pages, as it was decoded from its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Straddler {
+    linear: u64,
+    bytes: [u8; decode::MAX_LEN],
+    op: Op,
+}
+
+/// Where the instruction at `linear` is remembered.
+fn straddler(linear: u64) -> usize {
+    (linear >> 12) as usize & (STRADDLERS - 1)
+}
+
 /// Why [`Cpu::run`] gave up on the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown;
@@ -59,7 +75,9 @@ impl Cpu {
     fn run_until(&mut self, tiers: &mut Tiers<'_>, end: u64, told_clock: &mut u64) -> Exit {
         let mut look_at_clock = 0;
         loop {
-            if self.local.heard() {
+            // Somebody called, or the timer's register was written: the timer may be due, and
+            // translated code that does not count must be called out when it is.
+            if self.local.heard() || self.timer_touched && !self.counted {
                 look_at_clock = 0;
             }
             if self.retired >= end {
@@ -70,6 +88,7 @@ impl Cpu {
                 *told_clock = self.retired;
                 self.expire_timer();
                 look_at_clock = self.retired + CLOCK_INTERVAL;
+                self.timer_touched = false;
                 if let Some(thread) = &tiers.thread
                     && !self.counted
                 {
@@ -77,8 +96,6 @@ impl Cpu {
                 }
             }
             if self.local.requests() != 0 {
-                // Its register may have been written: look at the timer next time.
-                look_at_clock = if self.counted { look_at_clock } else { 0 };
                 match self.take_requests() {
                     Ok(None) => {}
                     Ok(Some(exit)) => return exit,
@@ -182,6 +199,7 @@ impl Cpu {
         if let Some(due) = self.timer_deadline() {
             let now = self.clock.now();
             if now >= due && self.local.apic().expire_timer(now) {
+                self.timer_touched = true;
                 self.local.post(request::INTERRUPT);
             }
         }
@@ -239,7 +257,8 @@ impl Cpu {
         }
         // The request is dropped while interrupts are held back: whatever lets them through again
         // (`set_rflags`, the end of a shadow, a start-up) posts it anew.
-        if waiting || !self.flags.interrupts() || self.events.interrupt_shadow {
+        self.interrupts_held = !self.flags.interrupts();
+        if waiting || self.interrupts_held || self.events.interrupt_shadow {
             return Ok(None);
         }
         let vector = self.local.apic().acknowledge();
@@ -410,11 +429,30 @@ impl Cpu {
         decode::block(&bytes[..room], rip, mode)
     }
 
+    /// The instruction across two pages at `linear`, if it was run before and has the same bytes.
+    fn known_straddler(&self, linear: u64, mode: Mode) -> Option<Op> {
+        let known = self.straddlers[straddler(linear)].as_ref()?;
+        if mode != Mode::Long || known.linear != linear {
+            return None;
+        }
+        let first = (4096 - (linear & 0xfff) as usize).min(decode::MAX_LEN);
+        let mut bytes = [0; decode::MAX_LEN];
+        raw::copy_out(self.tlb.exec(linear)?, &mut bytes[..first]);
+        if first < bytes.len() {
+            let next = linear.wrapping_add(first as u64);
+            raw::copy_out(self.tlb.exec(next)?, &mut bytes[first..]);
+        }
+        (bytes == known.bytes).then_some(known.op)
+    }
+
     /// Runs one instruction that crosses a page, does not lie in RAM, or is close to the end of its
     /// segment. Not cached.
     #[cold]
     fn execute_straddling(&mut self, linear: u64, rip: u64, mode: Mode) -> Done {
         let mut bytes = [0u8; decode::MAX_LEN];
+        if let Some(op) = self.known_straddler(linear, mode) {
+            return self.run_ops(&[op], 1);
+        }
         let room = if mode == Mode::Long { u64::MAX } else { self.code_room(rip) };
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         let bytes = &mut bytes[..room];
@@ -430,7 +468,13 @@ impl Cpu {
             decoded = decode::single(&bytes[..have], rip, mode);
         }
         match decoded {
-            One::Op(op, _) => self.run_ops(&[op], 1),
+            One::Op(op, _) => {
+                if mode == Mode::Long && have == decode::MAX_LEN {
+                    let bytes = *bytes.first_chunk().unwrap_or(&[0; decode::MAX_LEN]);
+                    self.straddlers[straddler(linear)] = Some(Straddler { linear, bytes, op });
+                }
+                self.run_ops(&[op], 1)
+            }
             // Longer than its segment.
             One::NeedMore => Err(Fault::GP0),
         }

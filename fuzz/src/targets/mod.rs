@@ -6,6 +6,7 @@ mod cpu;
 mod deb;
 mod index;
 mod kernel;
+mod translate;
 mod virtio;
 
 use crate::random::Random;
@@ -49,6 +50,7 @@ pub static TARGETS: &[Target] = &[
     board::LAPIC,
     cpu::DECODE,
     cpu::RUN,
+    translate::TRANSLATE,
 ];
 
 /// The target of that name.

@@ -164,6 +164,7 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
         }
         msr::TSC_DEADLINE => {
             cpu.local.apic().set_tsc_deadline(value);
+            cpu.timer_touched = true;
             cpu.left = 0;
         }
         msr::X2APIC_FIRST..=msr::X2APIC_LAST => {

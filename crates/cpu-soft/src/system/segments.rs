@@ -506,8 +506,10 @@ impl Cpu {
         if changed & (rflags::IF | rflags::TF | rflags::RF) != 0 {
             self.left = 0;
         }
-        if changed & (rflags::AC | rflags::VM) != 0 {
+        if changed & rflags::VM != 0 {
             self.update_mode();
+        } else if changed & rflags::AC != 0 {
+            self.update_tlb_view();
         }
     }
 }

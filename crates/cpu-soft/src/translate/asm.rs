@@ -272,6 +272,12 @@ impl Asm {
         self.code.push(value);
     }
 
+    /// `cmp byte [mem], value`.
+    pub(crate) fn cmp_byte_at(&mut self, mem: Mem, value: u8) {
+        self.rm(false, &[0x80], 7, mem);
+        self.code.push(value);
+    }
+
     /// `test cl, value`.
     pub(crate) fn test_cl(&mut self, value: u8) {
         self.bytes(&[0xf6, 0xc1, value]);

@@ -23,8 +23,17 @@ pub(crate) enum Class {
     Divide,
     /// CMPXCHG.
     CompareExchange,
-    /// MOVZX from AH, CH, DH or BH.
+    /// MOVZX and MOVSX from AH, CH, DH or BH.
     HighByte,
+    /// Other instructions with AH, CH, DH or BH.
+    High,
+    /// CLI, STI.
+    Interrupts,
+    /// CLD, STD.
+    Direction,
+    SwapGs,
+    /// PUSHF.
+    PushFlags,
     Push,
     Pop,
     Leave,
@@ -39,8 +48,9 @@ pub(crate) enum Class {
     Interpret,
 }
 
-/// The class of an instruction in 64-bit mode, `vector` says whether XMM registers can be used.
-pub(crate) fn class(i: &Instruction, vector: bool) -> Class {
+/// The class of an instruction in 64-bit mode. `vector` says whether XMM registers can be used,
+/// `pure` that the block may only touch what instructions of users do.
+pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
     use Mnemonic as M;
     let class = match i.mnemonic() {
         M::Nop | M::Endbr64 | M::Endbr32 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1
@@ -57,6 +67,10 @@ pub(crate) fn class(i: &Instruction, vector: bool) -> Class {
         M::Cmpxchg => Class::CompareExchange,
         M::Push => push_or_pop(i, Class::Push),
         M::Pop => push_or_pop(i, Class::Pop),
+        M::Cli | M::Sti if !pure => Class::Interrupts,
+        M::Cld | M::Std => Class::Direction,
+        M::Swapgs if !pure => Class::SwapGs,
+        M::Pushfq => Class::PushFlags,
         M::Leave => if i.code() == Code::Leaveq { Class::Leave } else { Class::Interpret },
         M::Jmp => match i.code() {
             Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Class::Jump,
@@ -79,10 +93,12 @@ pub(crate) fn class(i: &Instruction, vector: bool) -> Class {
         }
         _ => Class::Interpret,
     };
-    if class != Class::Nothing && has_high_byte(i) && class != Class::HighByte {
-        return Class::Interpret;
+    match class {
+        Class::Nothing | Class::HighByte => class,
+        Class::Same if has_high_byte(i) => Class::High,
+        _ if has_high_byte(i) => Class::Interpret,
+        _ => class,
     }
-    class
 }
 
 fn push_or_pop(i: &Instruction, class: Class) -> Class {
@@ -163,7 +179,7 @@ fn plain(i: &Instruction) -> Class {
         return Class::Interpret;
     }
     // Count, address and two more registers do not fit.
-    if counts_in_cl(i.code()) && matches!(i.mnemonic(), M::Shld | M::Shrd) {
+    if counts_in_cl(i.code()) && matches!(i.mnemonic(), M::Shld | M::Shrd) && memory {
         return Class::Interpret;
     }
     Class::Same

@@ -4,6 +4,8 @@
 //! other transfer of control, at the page's end, or after [`LONGEST`] instructions. It can be entered
 //! in three ways, see [`Block`].
 
+use std::mem::offset_of;
+
 use iced_x86::{Encoder, FlowControl, Instruction};
 
 use super::asm::host::{RAX, RCX, RSP};
@@ -11,7 +13,7 @@ use super::asm::{Asm, Hole, Mem, alu, cc, frame};
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, LINK, SALT, SLOTS, Site, TARGET_TABLE, TARGETS,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, LINK, SALT, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
     XMM_LOADED, reason, register,
 };
 use super::stubs::{Stubs, Want};
@@ -63,8 +65,6 @@ pub(crate) struct Entries {
     pub(crate) host: u32,
     /// The status flags are in the frame.
     pub(crate) saved: u32,
-    /// The same, and RAX has the block's linear address, salted; the code's page may be another.
-    pub(crate) indirect: u32,
     /// Where a block that must not be run any more goes.
     pub(crate) stale: u32,
 }
@@ -114,11 +114,19 @@ pub(crate) struct Emitter<'a> {
 /// Decodes a block that begins at `offset` of a page; `bytes` are those up to the page's end. Empty
 /// when already the first instruction does not fit.
 pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Vec<Item> {
-    let mut items = Vec::with_capacity(16);
+    let mut items: Vec<Item> = Vec::with_capacity(16);
+    // Where branches of this block lead: code there is shared, and not written down twice.
+    let mut joins: Vec<u64> = Vec::new();
     crate::decode::each(bytes, u64::from(offset), |i, op| {
-        let class = class(i, kind.vector);
+        let class = class(i, kind.vector, kind.pure);
         if kind.pure && class == Class::Interpret && !items.is_empty() {
             return false;
+        }
+        if joins.contains(&i.ip()) {
+            return false;
+        }
+        if class == Class::Branch {
+            joins.push(i.near_branch64());
         }
         let next = i.next_ip() as u32;
         items.push(Item {
@@ -146,7 +154,8 @@ fn liveness(items: &mut [Item]) {
         let (read, set) = match item.class {
             Class::Nothing | Class::Push | Class::Pop | Class::Leave => (0, 0),
             Class::Address | Class::SignExtend | Class::HighByte => (0, 0),
-            Class::Same | Class::Vector | Class::CompareExchange => flags::effect(&item.i),
+            Class::Interrupts | Class::Direction | Class::SwapGs => (0, 0),
+            Class::Same | Class::High | Class::Vector | Class::CompareExchange => flags::effect(&item.i),
             Class::Multiply | Class::Divide => (0, flags::ALL),
             _ => (flags::ALL, 0),
         };
@@ -163,13 +172,7 @@ impl Emitter<'_> {
         let live = first.live_in != 0;
         let mut entries = Entries::default();
         // The entry proper begins a line of 16 bytes; what stands before it has a known length.
-        let before = if live { 17 + 7 } else { 17 };
-        self.asm.align(16, before);
-        entries.indirect = self.asm.here();
-        self.asm.alu_mem(alu::XOR, RAX, frame(SALT));
-        self.asm.bytes(&[0x48, 0x8d, 0x80]);
-        self.asm.bytes(&(first.offset as i32).wrapping_neg().to_le_bytes());
-        self.asm.store(frame(BASE), RAX);
+        self.asm.align(16, if live { 7 } else { 0 });
         entries.saved = self.asm.here();
         if live {
             self.asm.load32(RAX, frame(FLAGS));
@@ -332,22 +335,26 @@ impl Emitter<'_> {
     }
 
     /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there;
-    /// otherwise RCX is the entry's offset, and RAX salted. The flags must be in the frame.
+    /// otherwise RCX is the entry's offset. Changes RAX. The flags must be in the frame.
     pub(super) fn find_target(&mut self) -> Hole {
+        self.asm.mov(RCX, RAX);
+        self.asm.shift(true, 5, RCX, 63);
+        let salt = Mem { base: RSP, index: Some((RCX, 3)), disp: SALT as i32 };
+        self.asm.alu_mem(alu::XOR, RAX, salt);
         self.asm.mov32(RCX, RAX);
         self.asm.alu_imm(false, alu::AND, RCX, TARGETS as i32 - 1);
-        self.asm.shift(false, 4, RCX, 4);
-        self.asm.alu_mem(alu::XOR, RAX, frame(SALT));
-        let key = Mem { base: RSP, index: Some((RCX, 0)), disp: TARGET_TABLE as i32 };
-        self.asm.alu_mem(alu::CMP, RAX, key);
+        self.asm.shift(false, 4, RCX, 5);
+        self.asm.alu_mem(alu::CMP, RAX, found_target(offset_of!(Target, key)));
         self.flags.host = false;
         self.asm.jcc(cc::NE)
     }
 
     /// Jumps to what [`find_target`](Self::find_target) found.
     pub(super) fn jump_to_found(&mut self) {
-        let host = Mem { base: RSP, index: Some((RCX, 0)), disp: TARGET_TABLE as i32 + 8 };
-        self.asm.rm(false, &[0xff], 4, host);
+        self.asm.load(RAX, found_target(offset_of!(Target, base)));
+        self.asm.store(frame(BASE), RAX);
+        // jmp [host]
+        self.asm.rm(false, &[0xff], 4, found_target(offset_of!(Target, host)));
     }
 
     /// Jumps to the linear address in RAX; the interpreter does the instruction at `site` when it is
@@ -446,6 +453,11 @@ impl Emitter<'_> {
             }
         }
     }
+}
+
+/// A field of the target that [`Emitter::find_target`] found.
+pub(super) fn found_target(field: usize) -> Mem {
+    Mem { base: RSP, index: Some((RCX, 0)), disp: (TARGET_TABLE + field) as i32 }
 }
 
 /// Home of a guest register; `None` when it lives in the frame.

@@ -8,10 +8,13 @@ use std::cell::Cell;
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
 
+use riad_cpu::x86::{Msrs, Segment};
+
 use super::asm::host::{
     R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RDI, RDX, RSI,
 };
 use crate::cpu::Cpu;
+use crate::flags::Flags;
 
 /// No host register: the guest register lives in the frame.
 pub(crate) const IN_FRAME: u8 = 0xff;
@@ -50,10 +53,14 @@ pub(crate) struct Slot {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
-    /// Linear address, salted with the address space and view.
+    /// Linear address, salted with the address space and privilege.
     pub(crate) key: u64,
-    /// Host address of the block's entry for indirect jumps.
+    /// Host address of the block's entry.
     pub(crate) host: u64,
+    /// Linear address of its page.
+    pub(crate) base: u64,
+    /// Makes the size a power of two.
+    pub(crate) _unused: u64,
 }
 
 /// Entries of the table of indirect jumps; a power of two.
@@ -77,11 +84,12 @@ pub(crate) struct Frame {
     pub(crate) cpu: Cell<u64>,
     /// Base of FS, then of GS.
     pub(crate) segment_bases: [Cell<u64>; 2],
-    /// What keys of [`Target`]s are salted with.
-    pub(crate) salt: Cell<u64>,
-    /// The TLB's current table, and the generation in its tags.
+    /// What keys of [`Target`]s are salted with, in the lower and the upper half of the address
+    /// space. The low bits, by which a target is found, are 0.
+    pub(crate) salt: [Cell<u64>; 2],
+    /// The TLB's current table, and the generations in its tags.
     pub(crate) table: Cell<u64>,
-    pub(crate) generation: Cell<u64>,
+    pub(crate) generation: [Cell<u64>; 2],
     /// Instructions that may still run, in code that counts.
     pub(crate) budget: Cell<i64>,
     /// What shared routines put aside.
@@ -149,6 +157,16 @@ pub(crate) const fn register(guest: u8) -> usize {
 pub(crate) const fn cpu_register(guest: u8) -> usize {
     offset_of!(Cpu, regs) + 8 * guest as usize
 }
+
+/// Offsets in [`Cpu`] of the privilege level, of flags other than status flags, of whether an
+/// interrupt is held back, and of what SWAPGS swaps.
+pub(crate) const CPU_CPL: usize = offset_of!(Cpu, cpl);
+pub(crate) const CPU_FLAGS: usize = offset_of!(Cpu, flags) + offset_of!(Flags, bits);
+pub(crate) const CPU_HELD: usize = offset_of!(Cpu, interrupts_held);
+pub(crate) const CPU_GS_BASE: usize =
+    offset_of!(Cpu, segs) + 5 * size_of::<Segment>() + offset_of!(Segment, base);
+pub(crate) const CPU_KERNEL_GS_BASE: usize =
+    offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base);
 
 /// Offset of XMM0 in [`Cpu`].
 pub(crate) const CPU_XMM: usize = offset_of!(Cpu, fpu) + offset_of!(riad_cpu::x86::Fpu, xmm);

@@ -1,21 +1,23 @@
 //! One instruction at a time: operands, memory, and what each class needs.
 
+use std::mem::offset_of;
+
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::asm::host::{R15, RAX, RBX, RCX, RDX};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::class::{Class, general_form};
-use super::emit::{Cold, Emitter, Item, home, in_frame};
+use super::emit::{Cold, Emitter, Item, found_target, home, in_frame};
 use super::flags::{self, counts_in_cl};
 use super::frame::{
-    BASE, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, TARGET_TABLE, segment_base, slot,
+    BASE, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, Target, segment_base, slot,
 };
 use super::stubs::Want;
 use crate::op::{RIP, ZERO, gpr, seg};
 
 /// A memory operand as its instruction has it.
 #[derive(Debug, Clone, Copy)]
-struct Operand {
+pub(super) struct Operand {
     base: u8,
     index: u8,
     scale: u8,
@@ -30,7 +32,7 @@ struct Operand {
 
 impl Operand {
     /// Something on the stack.
-    fn stack(disp: i32, size: u32) -> Self {
+    pub(super) fn stack(disp: i32, size: u32) -> Self {
         let base = gpr::RSP as u8;
         Self { base, index: ZERO, scale: 0, disp, seg: seg::SS, narrow: false, size, aligned: false }
     }
@@ -78,8 +80,8 @@ fn may_be_unaligned(mnemonic: Mnemonic) -> bool {
 
 /// Where a memory operand is found: its host address, and its slot.
 #[derive(Debug, Clone, Copy)]
-struct Found {
-    mem: Mem,
+pub(super) struct Found {
+    pub(super) mem: Mem,
     slot: usize,
 }
 
@@ -95,6 +97,11 @@ impl Emitter<'_> {
             Class::Divide => self.divide(item, site),
             Class::CompareExchange => self.compare_exchange(item, site),
             Class::HighByte => self.high_byte(item),
+            Class::High => self.high(item, site),
+            Class::Interrupts => self.interrupts(item, site),
+            Class::Direction => self.direction(item),
+            Class::SwapGs => self.swap_gs(item, site),
+            Class::PushFlags => self.push_flags(item, site),
             Class::Push => self.push(item, site),
             Class::Pop => self.pop(item, site),
             Class::Leave => self.leave_frame(item, site),
@@ -159,7 +166,7 @@ impl Emitter<'_> {
 
     /// Finds the host address of an operand. Changes RAX and RCX, and the host's flags: `live` says
     /// whether the guest's are needed. The result may use RAX.
-    fn find(&mut self, operand: &Operand, want: Want, live: bool, site: Site) -> Found {
+    pub(super) fn find(&mut self, operand: &Operand, want: Want, live: bool, site: Site) -> Found {
         self.clobber(live);
         let number = operand.slot();
         let plain = !operand.narrow && operand.seg < seg::FS;
@@ -188,12 +195,12 @@ impl Emitter<'_> {
         }
         let (tag, addend) = match want {
             Want::Read => (
-                std::mem::offset_of!(Slot, read_tag),
-                std::mem::offset_of!(Slot, read_addend),
+                offset_of!(Slot, read_tag),
+                offset_of!(Slot, read_addend),
             ),
             Want::Write => (
-                std::mem::offset_of!(Slot, write_tag),
-                std::mem::offset_of!(Slot, write_addend),
+                offset_of!(Slot, write_tag),
+                offset_of!(Slot, write_addend),
             ),
         };
         self.asm.alu_mem(alu::XOR, RCX, frame(slot(number, tag)));
@@ -220,8 +227,8 @@ impl Emitter<'_> {
     }
 
     /// After a write: somebody may have to be told. `next` is where to go on.
-    fn wrote(&mut self, found: Found, live: bool, next: Site) {
-        let state = frame(slot(found.slot, std::mem::offset_of!(Slot, state)));
+    pub(super) fn wrote(&mut self, found: Found, live: bool, next: Site) {
+        let state = frame(slot(found.slot, offset_of!(Slot, state)));
         let plain = riad_memory::PageState::DIRTY;
         self.asm.load(RCX, state);
         let keep = live && self.flags.host && !self.flags.saved;
@@ -519,9 +526,90 @@ impl Emitter<'_> {
         Some(())
     }
 
+    /// An instruction on AH, CH, DH or BH: they are CH and AH here, as no REX prefix may stand before
+    /// it.
+    fn high(&mut self, item: &Item, site: Site) -> Option<()> {
+        let mut i = item.i;
+        let need = i.rflags_modified() & flags::ALL != 0 && item.live_in != 0
+            || i.rflags_read() & flags::ALL != 0;
+        let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
+        if i.op_count() > 2 || counts_in_cl(i.code()) || need && memory.is_some() {
+            return None;
+        }
+        let operand = match memory {
+            Some(_) => Some(Operand::of(item)?),
+            None => None,
+        };
+        // Which guest register is in RCX and in RAX.
+        let (mut first, mut second) = (None, None);
+        for n in 0..i.op_count() {
+            if i.op_kind(n) != OpKind::Register {
+                continue;
+            }
+            let register = i.op_register(n);
+            let high = item.op.reg[n as usize] & crate::op::HIGH != 0;
+            let guest = register.full_register().number() as u8;
+            if register.size() != 1 {
+                return None;
+            }
+            let host = if high && first.is_none() {
+                first = Some((n, guest));
+                Register::CH
+            } else if second.is_none() && memory.is_none() {
+                second = Some((n, guest));
+                if high { Register::AH } else { Register::AL }
+            } else {
+                return None;
+            };
+            i.set_op_register(n, host);
+        }
+        let code = general_form(i.code());
+        if code != i.code() {
+            i.set_code(code);
+        }
+        i.set_segment_prefix(Register::None);
+        let mut found = None;
+        if let (Some(n), Some(operand)) = (memory, operand) {
+            let want = if n == 0 && writes_first(i.mnemonic()) { Want::Write } else { Want::Read };
+            let place = self.find(&operand, want, item.live_in != 0, site);
+            self.asm.lea(RAX, place.mem);
+            set_memory(&mut i, Mem::at(RAX, 0));
+            found = (want == Want::Write).then_some(place);
+        }
+        if need {
+            self.need_host();
+        }
+        for (register, host) in [(first, RCX), (second, RAX)] {
+            if let Some((_, guest)) = register {
+                self.register_to(host, guest);
+            }
+        }
+        if self.encode(&i).is_none() {
+            self.leave(site, super::frame::reason::INTERPRET);
+        }
+        let swaps = matches!(i.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
+        for (register, host) in [(first, RCX), (second, RAX)] {
+            let Some((n, guest)) = register else { continue };
+            if swaps || n == 0 && writes_first(i.mnemonic()) {
+                match home(guest) {
+                    Some(home) => self.asm.mov(home, host),
+                    None => self.asm.store(in_frame(guest), host),
+                }
+            }
+        }
+        if i.rflags_modified() & flags::ALL != 0 {
+            self.produced();
+        }
+        if let Some(found) = found {
+            let next = Site::new(item.next, site.before() + 1, self.count);
+            self.wrote(found, item.live_out != 0, next);
+        }
+        Some(())
+    }
+
     // --- the stack ---
 
-    fn add_to_stack(&mut self, bytes: i32) {
+    pub(super) fn add_to_stack(&mut self, bytes: i32) {
         self.asm.lea(R15, Mem::at(R15, bytes));
     }
 
@@ -586,7 +674,7 @@ impl Emitter<'_> {
     }
 
     /// Stores the address of the next instruction below the stack pointer, and moves that.
-    fn push_return(&mut self, item: &Item, site: Site) {
+    pub(super) fn push_return(&mut self, item: &Item, site: Site) {
         let found = self.find(&Operand::stack(-8, 8), Want::Write, true, site);
         self.asm.load(RCX, frame(BASE));
         self.asm.lea(RCX, Mem::at(RCX, item.next as i32));
@@ -616,16 +704,13 @@ impl Emitter<'_> {
     fn call_found(&mut self, item: &Item, site: Site) {
         let at = self.find_target();
         self.cold.push(Cold::Leave { at, site, reason: super::frame::reason::INTERPRET });
-        let host = Mem {
-            base: super::asm::host::RSP,
-            index: Some((RCX, 0)),
-            disp: TARGET_TABLE as i32 + 8,
-        };
-        self.asm.load(RCX, host);
+        self.asm.load(RAX, found_target(offset_of!(Target, base)));
+        self.asm.load(RCX, found_target(offset_of!(Target, host)));
         self.asm.store(frame(KEPT), RAX);
         self.asm.store(frame(KEPT + 8), RCX);
         self.push_return(item, site);
         self.asm.load(RAX, frame(KEPT));
+        self.asm.store(frame(BASE), RAX);
         // jmp [kept target]
         self.asm.rm(false, &[0xff], 4, frame(KEPT + 8));
     }

@@ -5,8 +5,8 @@
 //! locked instructions are then right by construction. What is left to do is to find host addresses
 //! fast, to know when flags are needed, and to get from block to block.
 //!
-//! * [`class`] says what becomes of an instruction, [`emit`] and [`item`] write it down, [`flags`]
-//!   knows who needs the status flags.
+//! * [`class`] says what becomes of an instruction, [`emit`], [`item`] and [`system`] write it down,
+//!   [`flags`] knows who needs the status flags.
 //! * [`frame`] is what code has at hand; [`stubs`] the routines it shares.
 //! * [`cache`] keeps blocks by physical address, so that they outlive context switches and are shared
 //!   by processors.
@@ -26,6 +26,7 @@ mod flags;
 mod frame;
 mod item;
 mod stubs;
+mod system;
 pub(crate) mod sys;
 pub(crate) mod thread;
 

@@ -113,8 +113,6 @@ fn enter(asm: &mut Asm) -> u32 {
     asm.mov(RSP, RDI);
     asm.store(frame(SPARE), RSI);
     restore(asm, 0, false);
-    // The block's own linear address, salted.
-    asm.load(RAX, frame(SPARE_TARGET));
     // jmp [rsp + SPARE]
     asm.rm(false, &[0xff], 4, frame(SPARE));
     here
@@ -264,12 +262,16 @@ fn miss(asm: &mut Asm, want: Want, size: u32, number: usize, fill: u32, exit: u3
     asm.alu_imm(false, alu::CMP, RCX, 4096 - size as i32);
     let crossing = asm.jcc(cc::A);
     asm.mov(RCX, RAX);
+    // The generation of the address's half.
+    asm.shift(true, 5, RCX, 63);
+    let generation = Mem { base: RSP, index: Some((RCX, 3)), disp: (8 + GENERATION) as i32 };
+    asm.alu_imm(true, alu::AND, RAX, PAGE);
+    asm.alu_mem(alu::OR, RAX, generation);
+    asm.mov(RCX, RAX);
     let entry = size_of::<Entry>().trailing_zeros() as u8;
     asm.shift(true, 5, RCX, 12 - entry);
     asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
     asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
-    asm.alu_imm(true, alu::AND, RAX, PAGE);
-    asm.alu_mem(alu::OR, RAX, frame(8 + GENERATION));
     let (tag, tag_at, addend_at) = match want {
         Want::Read => (
             std::mem::offset_of!(Entry, read),

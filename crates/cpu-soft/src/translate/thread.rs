@@ -37,6 +37,7 @@ pub(crate) struct Thread {
     /// What the slots and the table were made for.
     changes: u64,
     view: usize,
+    kind: u64,
     /// A page that no guest address is likely to lie in, and where it leads.
     nowhere: u64,
     sink: (u64, u64),
@@ -91,6 +92,7 @@ impl Thread {
             turn: 0,
             changes: u64::MAX,
             view: usize::MAX,
+            kind: 0,
             nowhere,
             sink,
             secret: random(),
@@ -130,9 +132,14 @@ impl Thread {
 
     fn forget_targets(&mut self) {
         for target in &self.frame().targets {
-            target.set(Target { key: self.nowhere, host: 0 });
+            target.set(self.no_target());
         }
         self.pages.fill(0);
+    }
+
+    /// A target that no address has.
+    fn no_target(&self) -> Target {
+        Target { key: self.nowhere, host: 0, base: 0, _unused: 0 }
     }
 
     fn page_bit(page: u64) -> (usize, u64) {
@@ -150,7 +157,7 @@ impl Thread {
         // Targets are found by their low bits: those of a page are neighbours.
         let first = page as usize & (TARGETS - 1);
         for target in &self.frame().targets[first..first + 4096] {
-            target.set(Target { key: self.nowhere, host: 0 });
+            target.set(self.no_target());
         }
     }
 
@@ -160,31 +167,42 @@ impl Thread {
         let frame = self.frame();
         frame.segment_bases[0].set(fs);
         frame.segment_bases[1].set(gs);
-        if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view {
-            self.catch_up(cpu);
+        let kind = cpu.code_kind(false).bits();
+        if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view || self.kind != kind {
+            self.catch_up(cpu, kind);
         }
     }
 
     #[cold]
-    fn catch_up(&mut self, cpu: &mut Cpu) {
-        for page in std::mem::take(&mut cpu.tlb.flushed) {
+    fn catch_up(&mut self, cpu: &mut Cpu, kind: u64) {
+        // What a supervisor may touch with SMAP it may touch without.
+        let wider = self.changes == cpu.tlb.changes
+            && (self.view, cpu.tlb.view) == (Tlb::GUARDED, Tlb::SUPERVISOR);
+        self.view = cpu.tlb.view;
+        self.frame().table.set(cpu.tlb.table_address());
+        if wider && self.kind == kind {
+            return;
+        }
+        while let Some(page) = cpu.tlb.flushed.pop() {
             self.forget_page(page);
         }
         self.changes = cpu.tlb.changes;
-        self.view = cpu.tlb.view;
+        self.kind = kind;
         self.forget_slots();
         let frame = self.frame();
-        frame.table.set(cpu.tlb.table_address());
-        frame.generation.set(cpu.tlb.generation);
-        frame.salt.set(self.salt(cpu));
+        for half in [0, 1] {
+            frame.generation[half].set(cpu.tlb.generation[half]);
+            frame.salt[half].set(self.salt(cpu, cpu.tlb.generation[half]));
+        }
     }
 
-    /// A number for the address space, the view and what blocks are made for, which nobody can guess.
-    fn salt(&self, cpu: &Cpu) -> u64 {
-        let kind = cpu.code_kind(false);
-        let what = cpu.tlb.generation << 8 | (cpu.tlb.view as u64) << 4 | kind.bits();
+    /// A number for the address space, the privilege and what blocks are made for, which nobody can
+    /// guess.
+    fn salt(&self, cpu: &Cpu, generation: u64) -> u64 {
+        let user = cpu.tlb.view == Tlb::USER;
+        let what = generation << 8 | u64::from(user) << 4 | cpu.code_kind(false).bits();
         let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !(TARGETS as u64 - 1)
     }
 
     /// Finds, or makes, the block at RIP. `None` when the interpreter is to go on.
@@ -195,7 +213,7 @@ impl Thread {
         let rip = cpu.rip();
         let frame = self.frame();
         let place = rip as usize & (TARGETS - 1);
-        let salted = rip ^ frame.salt.get();
+        let salted = rip ^ frame.salt[(rip >> 63) as usize].get();
         let known = frame.targets[place].get();
         if known.key == salted && link == 0 && self.turn == self.cache.turn() {
             return Ok(Some(known.host));
@@ -219,9 +237,10 @@ impl Thread {
             self.turn = turn;
         }
         let Known::Block(entries) = known else { return Ok(None) };
-        let address = self.cache.address(entries.indirect);
+        let address = self.cache.address(entries.saved);
         if self.chained {
-            self.frame().targets[place].set(Target { key: salted, host: address });
+            let base = rip & !0xfff;
+            self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
             let (word, bit) = Self::page_bit(rip & !0xfff);
             self.pages[word] |= bit;
             if link != 0 && link >> 32 == page as u64 {
@@ -276,7 +295,7 @@ impl Thread {
         frame.cpu.set(std::ptr::from_mut(cpu).expose_provenance() as u64);
         frame.flags.set(image(&cpu.flags));
         frame.budget.set(budget);
-        frame.spare_target.set(cpu.rip() ^ frame.salt.get());
+        frame.base.set(cpu.rip() & !0xfff);
         self.presence.inside.store(self.turn, Ordering::SeqCst);
         if self.cache.turn() != self.turn {
             // What was found is void: once more.
@@ -302,7 +321,7 @@ impl Thread {
         if reason == reason::ATTENTION {
             // Perhaps because the block is not good any more: look it up next time.
             let place = cpu.rip() as usize & (TARGETS - 1);
-            frame.targets[place].set(Target { key: self.nowhere, host: 0 });
+            frame.targets[place].set(self.no_target());
         }
         let ran = (budget - frame.budget.get()).max(0) as u64;
         Ok(Some(Out { reason, ran: ran.saturating_sub(left), link: frame.link.get() }))

@@ -5,6 +5,7 @@ use super::TIER;
 mod calls;
 mod debug;
 mod exceptions;
+mod hot;
 mod identity;
 mod interrupts;
 mod litmus;

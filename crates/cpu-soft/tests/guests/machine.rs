@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, al};
-use riad_clock::ManualClock;
+use riad_clock::{HostClock, ManualClock, SharedClock};
 use riad_cpu::x86::{DescriptorTable, Segment, VcpuState, cr0, cr4, efer, rflags};
 use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
 use riad_cpu_soft::{Options, SoftEngine, SoftVcpu};
@@ -157,11 +157,20 @@ fn flat(selector: u16, access: u32) -> Segment {
 
 impl Guest {
     fn new(count: u32) -> Self {
-        let memory = GuestMemory::new(&[(Gpa(0), RAM)]).expect("memory");
         let clock = Arc::new(clock());
+        Self::with(count, clock.clone(), clock, Options::default())
+    }
+
+    fn with(
+        count: u32,
+        clock: Arc<ManualClock>,
+        engine_clock: SharedClock,
+        options: Options,
+    ) -> Self {
+        let memory = GuestMemory::new(&[(Gpa(0), RAM)]).expect("memory");
         let config = VcpuConfig { count, tsc_khz: 1_000_000 };
-        let options = Options { tier: TIER, ..Options::default() };
-        let engine = SoftEngine::with_options(memory.clone(), clock.clone(), config, options);
+        let options = Options { tier: TIER, ..options };
+        let engine = SoftEngine::with_options(memory.clone(), engine_clock, config, options);
         let world = Arc::new(World::default());
         let vcpu = engine.vcpu(0, world.clone());
         world.handles.lock().expect("handles").push(vcpu.handle());
@@ -237,7 +246,18 @@ impl Guest {
 
     /// As [`long`](Self::long), as processor 0 of several.
     pub(crate) fn long_with(count: u32) -> Self {
-        let mut guest = Self::new(count);
+        Self::new(count).into_long()
+    }
+
+    /// As [`long_with`](Self::long_with), by the host's clock, so that nobody counts instructions,
+    /// and with so many bytes for translated code. The guest's own clock stands still.
+    pub(crate) fn uncounted(count: u32, code_cache: usize) -> Self {
+        let options = Options { code_cache, ..Options::default() };
+        Self::with(count, Arc::new(clock()), Arc::new(HostClock::new()), options).into_long()
+    }
+
+    fn into_long(self) -> Self {
+        let mut guest = self;
         for page in (0..RAM).step_by(4096) {
             let user = if page >= USER_CODE { tables::US } else { 0 };
             guest.tables.map(page, page | tables::P | tables::RW | user);

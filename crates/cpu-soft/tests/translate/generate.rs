@@ -3,7 +3,9 @@
 
 use std::sync::LazyLock;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+};
 use riad_cpu::x86::{cr0, rflags};
 
 use crate::instruction::{INDEX, Maker, POINTERS, ROUNDS};
@@ -34,8 +36,18 @@ static ALL: LazyLock<Vec<Code>> = LazyLock::new(|| {
         code.is_jcc_short_or_near()
             || matches!(
                 code.mnemonic(),
-                M::Jmp | M::Call | M::Ret | M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz
-                    | M::Jrcxz | M::Ud0 | M::Ud1 | M::Ud2
+                M::Jmp
+                    | M::Call
+                    | M::Ret
+                    | M::Loop
+                    | M::Loope
+                    | M::Loopne
+                    | M::Jcxz
+                    | M::Jecxz
+                    | M::Jrcxz
+                    | M::Ud0
+                    | M::Ud1
+                    | M::Ud2
             )
     };
     select::codes().filter(|&code| !branches(code)).collect()
@@ -47,24 +59,103 @@ static COMMON: LazyLock<Vec<Code>> = LazyLock::new(|| {
         use Mnemonic as M;
         matches!(
             mnemonic,
-            M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Lea | M::Add | M::Adc | M::Sub | M::Sbb
-                | M::And | M::Or | M::Xor | M::Cmp | M::Test | M::Inc | M::Dec | M::Neg | M::Not
-                | M::Shl | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-                | M::Imul | M::Mul | M::Bt | M::Bts | M::Btr | M::Btc | M::Bsf | M::Bsr | M::Bswap
-                | M::Popcnt | M::Xchg | M::Cmpxchg | M::Xadd | M::Push | M::Pop | M::Cbw | M::Cwde
-                | M::Cdqe | M::Cwd | M::Cdq | M::Cqo | M::Lahf | M::Sahf | M::Cmc | M::Clc | M::Stc
-                | M::Sete | M::Setne | M::Setb | M::Setae | M::Setl | M::Setp | M::Seto | M::Sets
-                | M::Setbe | M::Setg | M::Cmove | M::Cmovne | M::Cmovb | M::Cmovl | M::Cmovp
-                | M::Cmova | M::Cmovs | M::Cmovo | M::Movaps | M::Movups | M::Movdqa | M::Movdqu
-                | M::Movq | M::Movd | M::Pxor | M::Movss | M::Movsd | M::Addsd | M::Mulsd
-                | M::Cvtsi2sd | M::Cvttsd2si | M::Ucomisd | M::Pcmpeqb | M::Pmovmskb | M::Movntdq
-                | M::Movnti | M::Cmpxchg16b | M::Cmpxchg8b
+            M::Mov
+                | M::Movzx
+                | M::Movsx
+                | M::Movsxd
+                | M::Lea
+                | M::Add
+                | M::Adc
+                | M::Sub
+                | M::Sbb
+                | M::And
+                | M::Or
+                | M::Xor
+                | M::Cmp
+                | M::Test
+                | M::Inc
+                | M::Dec
+                | M::Neg
+                | M::Not
+                | M::Shl
+                | M::Shr
+                | M::Sar
+                | M::Rol
+                | M::Ror
+                | M::Rcl
+                | M::Rcr
+                | M::Shld
+                | M::Shrd
+                | M::Imul
+                | M::Mul
+                | M::Bt
+                | M::Bts
+                | M::Btr
+                | M::Btc
+                | M::Bsf
+                | M::Bsr
+                | M::Bswap
+                | M::Popcnt
+                | M::Xchg
+                | M::Cmpxchg
+                | M::Xadd
+                | M::Push
+                | M::Pop
+                | M::Cbw
+                | M::Cwde
+                | M::Cdqe
+                | M::Cwd
+                | M::Cdq
+                | M::Cqo
+                | M::Lahf
+                | M::Sahf
+                | M::Cmc
+                | M::Clc
+                | M::Stc
+                | M::Sete
+                | M::Setne
+                | M::Setb
+                | M::Setae
+                | M::Setl
+                | M::Setp
+                | M::Seto
+                | M::Sets
+                | M::Setbe
+                | M::Setg
+                | M::Cmove
+                | M::Cmovne
+                | M::Cmovb
+                | M::Cmovl
+                | M::Cmovp
+                | M::Cmova
+                | M::Cmovs
+                | M::Cmovo
+                | M::Movaps
+                | M::Movups
+                | M::Movdqa
+                | M::Movdqu
+                | M::Movq
+                | M::Movd
+                | M::Pxor
+                | M::Movss
+                | M::Movsd
+                | M::Addsd
+                | M::Mulsd
+                | M::Cvtsi2sd
+                | M::Cvttsd2si
+                | M::Ucomisd
+                | M::Pcmpeqb
+                | M::Pmovmskb
+                | M::Movntdq
+                | M::Movnti
+                | M::Cmpxchg16b
+                | M::Cmpxchg8b
         )
     };
     ALL.iter().copied().filter(|code| common(code.mnemonic())).collect()
 });
 
-/// Jcc: the forms with one byte of distance lie 16 bytes of opcode apart from none of the others.
+/// Jcc, with one byte of distance and with four.
 const CONDITIONS: [(Code, Code); 16] = [
     (Code::Jo_rel8_64, Code::Jo_rel32_64),
     (Code::Jno_rel8_64, Code::Jno_rel32_64),
@@ -84,7 +175,8 @@ const CONDITIONS: [(Code, Code); 16] = [
     (Code::Jg_rel8_64, Code::Jg_rel32_64),
 ];
 
-/// Whether the host's undefined flags are those that the interpreter gives.
+/// Whether the host's undefined flags are those that the interpreter gives, where an instruction
+/// runs as it is.
 static SAME_UNDEFINED: LazyLock<bool> = LazyLock::new(|| {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("GenuineIntel"))
 });
@@ -193,10 +285,37 @@ impl Writer<'_> {
             self.count_string();
         }
         self.items.push(Item::Plain(i));
-        if !*SAME_UNDEFINED && i.rflags_undefined() & !iced_x86::RflagsBits::AF != 0 {
-            // CMP R8, R9 says what every flag is.
-            self.raw(&[0x4d, 0x39, 0xc8]);
+        self.use_flags(&i);
+    }
+
+    /// Reads what an instruction says of the flags, before somebody reads what it does not say: the
+    /// translator makes its own of that where it has to keep or make flags itself.
+    fn use_flags(&mut self, i: &Instruction) {
+        use Mnemonic as M;
+        match i.mnemonic() {
+            // ADC R11, R9, or SETB R11B: the carry alone.
+            M::Bt | M::Bts | M::Btr | M::Btc if self.maker.random.once_in(2) => {
+                self.raw(&[0x4d, 0x11, 0xcb]);
+            }
+            M::Bt | M::Bts | M::Btr | M::Btc => {
+                self.raw(&[0x41, 0x0f, 0x92, 0xc3]);
+                self.define_flags();
+            }
+            // LAHF: all but OF.
+            M::Rol | M::Ror | M::Rcl | M::Rcr if !by_one(i) => {
+                self.raw(&[0x9f]);
+                self.define_flags();
+            }
+            M::Div | M::Idiv => self.define_flags(),
+            _ if *SAME_UNDEFINED => {}
+            _ if i.rflags_undefined() & !RflagsBits::AF != 0 => self.define_flags(),
+            _ => {}
         }
+    }
+
+    /// CMP R8, R9 says what every flag is.
+    fn define_flags(&mut self) {
+        self.raw(&[0x4d, 0x39, 0xc8]);
     }
 
     fn common(&mut self) {
@@ -264,8 +383,7 @@ impl Writer<'_> {
         }
         if self.maker.random.once_in(6) {
             // RET to where nobody called from, or with bytes of the stack.
-            let bytes: &[u8] =
-                if self.maker.wild { &[0x8f, 0x04, 0x24] } else { &[0xc2, 0, 0] };
+            let bytes: &[u8] = if self.maker.wild { &[0x8f, 0x04, 0x24] } else { &[0xc2, 0, 0] };
             self.raw(bytes);
         }
         self.raw(&[0xc3]);
@@ -316,9 +434,7 @@ impl Writer<'_> {
             }
         }
         self.raw(&[if wide { 0x49 } else { 0x41 }, 0xf7, if signed { 0xfa } else { 0xf2 }]);
-        if !*SAME_UNDEFINED {
-            self.raw(&[0x4d, 0x39, 0xc8]);
-        }
+        self.define_flags();
     }
 
     /// A small count in RCX, mostly.
@@ -361,7 +477,8 @@ impl Writer<'_> {
     /// A store into the program.
     fn change(&mut self) {
         let near = self.items.len() as u64 + self.maker.random.below(6);
-        let target = if self.maker.random.once_in(2) { near } else { self.maker.random.below(near) };
+        let target =
+            if self.maker.random.once_in(2) { near } else { self.maker.random.below(near + 1) };
         self.forward.push(self.items.len());
         let offset = self.maker.random.below(4) as i64;
         let other = self.maker.random.once_in(3) as i64 * (ALIAS - CODE) as i64;
@@ -459,6 +576,11 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Whether it shifts by a constant of one.
+fn by_one(i: &Instruction) -> bool {
+    i.op1_kind() == OpKind::Immediate8 && i.immediate8() == 1
 }
 
 fn start(random: &mut Random, wild: bool, user: bool, changing: bool) -> Start {

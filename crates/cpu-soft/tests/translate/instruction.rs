@@ -7,14 +7,8 @@ use crate::program::encode;
 use crate::random::Random;
 
 /// Registers that hold addresses, mostly.
-pub(crate) const POINTERS: [Register; 6] = [
-    Register::RBX,
-    Register::RBP,
-    Register::RSI,
-    Register::RDI,
-    Register::R12,
-    Register::R13,
-];
+pub(crate) const POINTERS: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::RSI, Register::RDI, Register::R12, Register::R13];
 /// Holds a small number, mostly.
 pub(crate) const INDEX: Register = Register::R14;
 /// Counts rounds of the whole program, mostly.
@@ -55,7 +49,8 @@ impl Maker<'_> {
 
     /// A general register's number: one to write to when it is the first operand.
     fn number(&mut self, n: u32) -> u32 {
-        let any = if n == 0 { self.wild && self.random.once_in(24) } else { self.random.once_in(3) };
+        let any =
+            if n == 0 { self.wild && self.random.once_in(24) } else { self.random.once_in(3) };
         if any { self.random.below(16) as u32 } else { self.random.pick(&DATA_REGISTERS) }
     }
 
@@ -155,7 +150,9 @@ impl Maker<'_> {
             OpKind::Immediate8_2nd => i.set_immediate8_2nd(value as u8 % 4),
             OpKind::Immediate8 => i.set_immediate8(value as u8),
             // Of ENTER and RET too.
-            OpKind::Immediate16 if i.op_count() != 2 || n == 0 => i.set_immediate16(value as u16 & 0x78),
+            OpKind::Immediate16 if i.op_count() != 2 || n == 0 => {
+                i.set_immediate16(value as u16 & 0x78)
+            }
             OpKind::Immediate16 => i.set_immediate16(value as u16),
             OpKind::Immediate32 => i.set_immediate32(value as u32),
             _ => i.try_set_immediate_u64(n, value).ok()?,
@@ -182,8 +179,7 @@ impl Maker<'_> {
                 i.set_memory_displacement64(self.target() & 0x7fff_ffff);
             }
             3 | 4 => {
-                let (segment, base) =
-                    self.random.pick(&[(Register::FS, FS), (Register::GS, GS)]);
+                let (segment, base) = self.random.pick(&[(Register::FS, FS), (Register::GS, GS)]);
                 i.set_segment_prefix(segment);
                 i.set_memory_displ_size(8);
                 let offset = self.target().wrapping_sub(base);
@@ -197,7 +193,8 @@ impl Maker<'_> {
             _ => {
                 // With 32-bit addresses now and then.
                 let narrow = form == 6;
-                let part = |register: Register| if narrow { register.full_register32() } else { register };
+                let part =
+                    |register: Register| if narrow { register.full_register32() } else { register };
                 let base = self.random.pick(&POINTERS);
                 i.set_memory_base(part(base));
                 if form < 11 {

@@ -81,12 +81,21 @@ impl Image {
         for vector in 0..256 {
             let to = HANDLERS + vector * 16;
             let access = if matches!(vector, 3 | 4 | 0x80) { 0xee } else { 0x8e };
-            let gate = to & 0xffff | 0x08 << 16 | 1 << 32 | access << 40 | (to >> 16 & 0xffff) << 48;
+            let gate =
+                to & 0xffff | 0x08 << 16 | 1 << 32 | access << 40 | (to >> 16 & 0xffff) << 48;
             self.set(SYSTEM_AT + vector * 16, gate);
             self.set(SYSTEM_AT + vector * 16 + 8, to >> 32);
             self.put(SYSTEM_AT + 0x2000 + vector * 16, &[0xe6, STOP, 0xf4, 0xeb, 0xfd]);
         }
-        let descriptors = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff];
+        let descriptors = [
+            0,
+            0x00af_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0,
+            0,
+            0x00cf_f300_0000_ffff,
+            0x00af_fb00_0000_ffff,
+        ];
         for (n, entry) in descriptors.into_iter().enumerate() {
             self.set(SYSTEM_AT + 0x1000 + n as u64 * 8, entry);
         }

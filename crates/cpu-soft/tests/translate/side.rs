@@ -205,10 +205,8 @@ pub(crate) fn difference(interpreter: &Outcome, translator: &Outcome) -> String 
     if a.devices != b.devices {
         differ("devices", format!("{:x?}", a.devices), format!("{:x?}", b.devices));
     }
-    let masked = |state: &VcpuState| VcpuState {
-        rflags: state.rflags & !rflags::STATUS,
-        ..state.clone()
-    };
+    let masked =
+        |state: &VcpuState| VcpuState { rflags: state.rflags & !rflags::STATUS, ..state.clone() };
     let (one, other) = (masked(&a.state), masked(&b.state));
     if one != other {
         fields(&format!("{one:#x?}"), &format!("{other:#x?}"), &mut differ);

@@ -1,0 +1,449 @@
+//! Code that has run often, and then something happens: a fault, an interrupt, a request to stop, a
+//! change of the code or of where it is mapped. Each guest runs as instructions are counted and as
+//! they are not.
+
+use std::time::Duration;
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use riad_cpu::x86::rflags;
+use riad_cpu::{Engine, Exit, Limit, Vcpu};
+use riad_cpu_soft::options::{DEFAULT_CODE_CACHE, LEAST_CODE_CACHE};
+use riad_memory::Gpa;
+
+use super::interrupts::{run_both, second};
+use super::machine::{CODE, DATA, Guest, Trap, stop};
+use super::tables::{P, RW};
+
+const FUNCTION: u64 = 0x1_8000;
+const FAR: u64 = 0x12_3456_7000;
+const ROUNDS: u32 = 2_000;
+
+type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// A guest whose instructions are counted, and one whose are not.
+fn both(count: u32) -> [Guest; 2] {
+    [Guest::long_with(count), Guest::uncounted(count, DEFAULT_CODE_CACHE)]
+}
+
+/// Runs without a limit, until the guest stops.
+fn go(guest: &mut Guest) -> Option<Trap> {
+    assert_eq!(guest.run_for(Limit::None), Exit::Stopped);
+    guest.trap()
+}
+
+/// Runs while something else happens on another thread, after a while.
+fn go_while(guest: &mut Guest, happens: impl FnOnce(&Guest) + Send) {
+    guest.vcpu.set_state(&guest.state).expect("state");
+    // The processor is lent to its thread; the rest of the guest stays.
+    let mut vcpu = std::mem::replace(&mut guest.vcpu, guest.engine.vcpu(7, guest.world.clone()));
+    let exit = std::thread::scope(|scope| {
+        let run = scope.spawn(|| (vcpu.run(Limit::None).expect("an exit"), vcpu));
+        std::thread::sleep(Duration::from_millis(30));
+        happens(guest);
+        run.join().expect("the processor's thread")
+    });
+    assert_eq!(exit.0, Exit::Stopped);
+    guest.vcpu = exit.1;
+    guest.state = guest.vcpu.state().expect("state");
+}
+
+/// `mov eax, value; ret`; its immediate is a byte behind its address.
+fn function(guest: &Guest, at: u64, value: u32) {
+    guest.code(at, 64, |a| {
+        a.mov(eax, value)?;
+        a.ret()
+    });
+}
+
+/// `body`, [`ROUNDS`] times; R15 counts down.
+fn rounds(a: &mut CodeAssembler, body: Code<'_>) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(r15d, ROUNDS)?;
+    a.set_label(&mut again)?;
+    body(a)?;
+    a.dec(r15d)?;
+    a.jne(again)
+}
+
+#[test]
+fn a_page_fault_in_the_middle_is_precise() {
+    for mut guest in both(1) {
+        // RSI walks to the end of the mapped pages.
+        guest.tables.map(DATA + 0x2000, 0);
+        guest.program(|a| {
+            let mut again = a.create_label();
+            a.mov(esi, DATA as u32)?;
+            a.set_label(&mut again)?;
+            a.inc(r8d)?;
+            a.add(r9d, 3)?;
+            a.stc()?;
+            a.adc(r10, qword_ptr(rsi))?;
+            a.inc(r11d)?;
+            a.add(rsi, 8)?;
+            a.jmp(again)
+        });
+        let trap = go(&mut guest).expect("a page fault");
+        let n = 0x2000 / 8;
+        assert_eq!(trap.what(), (14, Some(0)));
+        assert_eq!(guest.state.control.cr2, DATA + 0x2000);
+        assert_eq!(guest.state.gpr[8..12], [n + 1, 3 * (n + 1), n, n]);
+        assert_eq!(guest.state.gpr[6], DATA + 0x2000);
+        assert_eq!(trap.flags & rflags::CF, rflags::CF, "of the STC before it");
+        // MOV ESI (5), INC (3), ADD (4), STC (1).
+        assert_eq!(trap.ip, CODE + 13);
+    }
+}
+
+#[test]
+fn hot_code_is_stepped_through_instruction_by_instruction() {
+    for mut guest in both(1) {
+        let handler = FUNCTION + 0x1000;
+        guest.gate64(1, handler, 0x8e, 0);
+        guest.code(handler, 64, |a| {
+            a.inc(qword_ptr(DATA))?;
+            a.iretq()
+        });
+        guest.code(FUNCTION, 64, |a| {
+            a.inc(ebx)?;
+            a.add(rbx, 1)?;
+            a.lea(rcx, qword_ptr(rbx + rbx))?;
+            a.ret()
+        });
+        guest.program(|a| {
+            a.mov(edi, FUNCTION as u32)?;
+            rounds(a, &|a| a.call(rdi))?;
+            a.pushfq()?;
+            a.or(dword_ptr(rsp), 0x100)?;
+            a.popfq()?;
+            // Steps: CALL, four of the function, PUSHFQ, AND, POPFQ.
+            a.call(rdi)?;
+            a.pushfq()?;
+            a.and(dword_ptr(rsp), !0x100)?;
+            a.popfq()
+        });
+        assert_eq!(go(&mut guest), None);
+        assert_eq!(guest.peek(DATA), 8);
+        assert_eq!(guest.rbx(), 2 * (u64::from(ROUNDS) + 1));
+    }
+}
+
+#[test]
+fn an_interrupt_ends_a_loop_that_never_ends() {
+    for mut guest in both(1) {
+        guest.state.rflags |= rflags::IF;
+        guest.state.apic.svr = 0x1ff;
+        guest.program(|a| {
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.inc(rbx)?;
+            a.jmp(again)
+        });
+        go_while(&mut guest, |guest| guest.engine.send_msi(0xfee0_0000, 0x45));
+        let trap = guest.trap().expect("an interrupt");
+        assert_eq!(trap.vector, 0x45);
+        assert!((CODE..CODE + 16).contains(&trap.ip));
+    }
+}
+
+#[test]
+fn loops_of_every_kind_stop_when_asked_to_with_interrupts_off() {
+    let loops: [Code<'_>; 5] = [
+        &|a| {
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.jmp(again)
+        },
+        &|a| {
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.cmp(dword_ptr(DATA), 1)?;
+            a.jne(again)
+        },
+        &|a| {
+            let mut again = a.create_label();
+            a.lea(rdi, qword_ptr(again))?;
+            a.set_label(&mut again)?;
+            a.jmp(rdi)
+        },
+        &|a| {
+            let mut again = a.create_label();
+            a.mov(edi, FUNCTION as u32)?;
+            a.set_label(&mut again)?;
+            a.call(rdi)?;
+            a.jmp(again)
+        },
+        &|a| {
+            let (mut one, mut other) = (a.create_label(), a.create_label());
+            a.set_label(&mut one)?;
+            a.push(rax)?;
+            a.pop(rbx)?;
+            a.test(eax, eax)?;
+            a.je(other)?;
+            a.set_label(&mut other)?;
+            a.pause()?;
+            a.jmp(one)
+        },
+    ];
+    for body in loops {
+        for mut guest in both(1) {
+            function(&guest, FUNCTION, 1);
+            guest.program(body);
+            let handle = guest.vcpu.handle();
+            go_while(&mut guest, |_| handle.stop());
+            assert_eq!(guest.trap(), None);
+        }
+    }
+}
+
+#[test]
+fn code_changes_under_its_callers() {
+    // Through the address it runs at, and through another.
+    for at in [FUNCTION, FAR] {
+        for mut guest in both(1) {
+            guest.tables.map(FAR, FUNCTION | P | RW);
+            function(&guest, FUNCTION, 0);
+            guest.state.gpr[6] = at;
+            guest.program(|a| {
+                a.mov(edi, FUNCTION as u32)?;
+                rounds(a, &|a| {
+                    a.mov(dword_ptr(rsi + 1), r15d)?;
+                    a.call(rdi)?;
+                    a.add(rbx, rax)
+                })
+            });
+            assert_eq!(go(&mut guest), None);
+            let rounds = u64::from(ROUNDS);
+            assert_eq!(guest.rbx(), rounds * (rounds + 1) / 2, "by {at:#x}");
+        }
+    }
+}
+
+#[test]
+fn code_changes_after_it_was_hot() {
+    for mut guest in both(1) {
+        function(&guest, FUNCTION, 1);
+        guest.program(|a| {
+            a.mov(edi, FUNCTION as u32)?;
+            for value in [2, 3] {
+                rounds(a, &|a| {
+                    a.call(rdi)?;
+                    a.add(rbx, rax)
+                })?;
+                a.mov(byte_ptr(rdi + 1), value)?;
+            }
+            a.call(rdi)
+        });
+        assert_eq!(go(&mut guest), None);
+        assert_eq!((guest.rbx(), guest.rax()), (3 * u64::from(ROUNDS), 3));
+    }
+}
+
+#[test]
+fn code_changes_further_down_its_own_block() {
+    for mut guest in both(1) {
+        guest.program(|a| {
+            let mut changed = a.create_label();
+            a.lea(rdi, qword_ptr(changed))?;
+            rounds(a, &|a| {
+                let mut here = a.create_label();
+                a.lea(rdi, qword_ptr(here))?;
+                a.mov(dword_ptr(rdi + 1), r15d)?;
+                a.set_label(&mut here)?;
+                a.mov(eax, 0)?;
+                a.add(rbx, rax)
+            })?;
+            a.set_label(&mut changed)?;
+            a.nop()
+        });
+        assert_eq!(go(&mut guest), None);
+        let rounds = u64::from(ROUNDS);
+        assert_eq!(guest.rbx(), rounds * (rounds + 1) / 2);
+    }
+}
+
+#[test]
+fn a_device_that_writes_hot_code_is_seen() {
+    for mut guest in both(1) {
+        function(&guest, FUNCTION, 1);
+        guest.program(|a| {
+            let mut again = a.create_label();
+            a.mov(edi, FUNCTION as u32)?;
+            a.set_label(&mut again)?;
+            a.call(rdi)?;
+            a.cmp(eax, 7)?;
+            a.jne(again)
+        });
+        go_while(&mut guest, |guest| guest.memory.write(Gpa(FUNCTION + 1), &[7]).expect("RAM"));
+        assert_eq!((guest.trap(), guest.rax()), (None, 7));
+    }
+}
+
+#[test]
+fn another_processor_that_writes_hot_code_is_seen() {
+    // SDM 3A, 9.1.3: an aligned store of the immediate. The reader must see it some time, and
+    // never an older one after a newer one.
+    for mut guest in both(2) {
+        function(&guest, FUNCTION + 3, 0);
+        guest.program(|a| {
+            let (mut again, mut good) = (a.create_label(), a.create_label());
+            a.mov(edi, FUNCTION as u32 + 3)?;
+            a.set_label(&mut again)?;
+            a.call(rdi)?;
+            a.cmp(eax, r13d)?;
+            a.jae(good)?;
+            a.inc(r12d)?;
+            a.set_label(&mut good)?;
+            a.mov(r13d, eax)?;
+            a.cmp(eax, ROUNDS)?;
+            a.jne(again)
+        });
+        guest.code(CODE + 0x1000, 64, |a| {
+            let (mut again, mut wait) = (a.create_label(), a.create_label());
+            a.mov(ebx, 1)?;
+            a.set_label(&mut again)?;
+            a.mov(dword_ptr(FUNCTION + 4), ebx)?;
+            a.inc(ebx)?;
+            a.cmp(ebx, ROUNDS)?;
+            a.jbe(again)?;
+            a.set_label(&mut wait)?;
+            a.pause()?;
+            a.jmp(wait)
+        });
+        let other = second(&guest, CODE + 0x1000);
+        run_both(&mut guest, other);
+        assert_eq!((guest.rax(), guest.state.gpr[12]), (u64::from(ROUNDS), 0));
+    }
+}
+
+#[test]
+fn an_address_that_leads_elsewhere_after_invlpg_runs_what_is_there() {
+    for mut guest in both(1) {
+        let pages = [FUNCTION, FUNCTION + 0x1000];
+        function(&guest, pages[0], 1);
+        function(&guest, pages[1], 1000);
+        let leaf = guest.tables.entry(FAR, 1);
+        guest.poke(leaf, pages[0] | P);
+        guest.state.gpr[6] = leaf;
+        guest.state.gpr[7] = FAR;
+        guest.program(|a| {
+            rounds(a, &|a| {
+                a.xor(dword_ptr(rsi), (pages[0] ^ pages[1]) as u32)?;
+                a.invlpg(byte_ptr(rdi))?;
+                for _ in 0..3 {
+                    a.call(rdi)?;
+                    a.add(rbx, rax)?;
+                }
+                Ok(())
+            })
+        });
+        assert_eq!(go(&mut guest), None);
+        assert_eq!(guest.rbx(), u64::from(ROUNDS) / 2 * 3 * 1001);
+    }
+}
+
+#[test]
+fn a_page_of_hot_code_that_is_taken_away_faults_after_invlpg() {
+    for mut guest in both(1) {
+        function(&guest, FUNCTION, 1);
+        let leaf = guest.tables.entry(FAR, 1);
+        guest.poke(leaf, FUNCTION | P);
+        guest.state.gpr[6] = leaf;
+        guest.state.gpr[7] = FAR;
+        guest.program(|a| {
+            rounds(a, &|a| a.call(rdi))?;
+            a.mov(qword_ptr(rsi), 0)?;
+            a.invlpg(byte_ptr(rdi))?;
+            a.call(rdi)
+        });
+        let trap = go(&mut guest).expect("a page fault");
+        assert_eq!((trap.vector, trap.ip, guest.state.control.cr2), (14, FAR, FAR));
+    }
+}
+
+#[test]
+fn the_same_code_at_two_addresses_knows_where_it_is() {
+    for mut guest in both(1) {
+        guest.tables.map(FAR, FUNCTION | P);
+        guest.state.gpr[6] = FAR;
+        guest.code(FUNCTION, 64, |a| {
+            let mut here = a.create_label();
+            a.set_label(&mut here)?;
+            a.lea(rax, qword_ptr(here))?;
+            a.ret()
+        });
+        guest.program(|a| {
+            a.mov(edi, FUNCTION as u32)?;
+            rounds(a, &|a| {
+                a.call(rdi)?;
+                a.add(rbx, rax)?;
+                a.call(rsi)?;
+                a.add(rcx, rax)
+            })
+        });
+        assert_eq!(go(&mut guest), None);
+        let rounds = u64::from(ROUNDS);
+        assert_eq!((guest.rbx(), guest.rcx()), (rounds * FUNCTION, rounds * FAR));
+    }
+}
+
+#[test]
+fn processors_share_code() {
+    for mut guest in both(2) {
+        guest.code(FUNCTION, 64, |a| {
+            a.lock().inc(qword_ptr(DATA))?;
+            a.inc(rbx)?;
+            a.ret()
+        });
+        guest.program(|a| {
+            let mut wait = a.create_label();
+            a.mov(edi, FUNCTION as u32)?;
+            rounds(a, &|a| a.call(rdi))?;
+            a.lock().inc(qword_ptr(DATA + 64))?;
+            a.set_label(&mut wait)?;
+            a.pause()?;
+            a.cmp(qword_ptr(DATA + 64), 2)?;
+            a.jne(wait)
+        });
+        let other = second(&guest, CODE);
+        run_both(&mut guest, other);
+        let rounds = u64::from(ROUNDS);
+        assert_eq!((guest.peek(DATA), guest.rbx()), (2 * rounds, rounds));
+    }
+}
+
+#[test]
+fn code_without_end_fits_the_least_cache() {
+    // A function after the other, each at an address of its own and called at once, many times
+    // what the cache holds.
+    const FROM: u64 = 0x50_0000;
+    const PLACES: u32 = 0x20_0000 / 256;
+    const ADDS: u32 = 40;
+    for mut guest in [Guest::long(), Guest::uncounted(1, LEAST_CODE_CACHE)] {
+        guest.program(|a| {
+            let mut place = a.create_label();
+            a.mov(r8d, 3)?;
+            let mut pass = a.create_label();
+            a.set_label(&mut pass)?;
+            a.mov(r15d, PLACES)?;
+            a.mov(edx, FROM as u32)?;
+            a.set_label(&mut place)?;
+            // ADD EBX, 1 is 83 C3 01; with a fourth byte, NOP. Then RET.
+            a.mov(edi, edx)?;
+            a.mov(eax, 0x9001_c383u32)?;
+            a.mov(ecx, ADDS)?;
+            a.rep().stosd()?;
+            a.mov(byte_ptr(rdi), 0xc3)?;
+            a.call(rdx)?;
+            a.call(rdx)?;
+            a.add(edx, 256)?;
+            a.dec(r15d)?;
+            a.jne(place)?;
+            a.dec(r8d)?;
+            a.jne(pass)?;
+            stop(a)
+        });
+        assert_eq!(go(&mut guest), None);
+        assert_eq!(guest.rbx(), u64::from(PLACES * ADDS * 2 * 3));
+    }
+}
