@@ -15,6 +15,7 @@ use crate::apic::{Fabric, Local};
 use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
 use crate::flags::Flags;
+use crate::lockstep::Lockstep;
 use crate::mem::Tlb;
 use crate::options::{Options, Tier};
 use crate::run::{STRADDLERS, Tiers};
@@ -118,7 +119,15 @@ impl SoftEngine {
         };
         cpu.restore(&VcpuState::reset(id));
         let thread = self.cache.as_ref().and_then(|cache| thread(cache, &self.timekeeper, &cpu));
-        let lockstep = self.options.tier == Tier::Lockstep;
+        let lockstep = match (self.options.tier, &thread) {
+            // What other processors write in between would be taken for a difference.
+            (Tier::Lockstep, Some(_)) if self.config.count == 1 => Some(Box::default()),
+            (Tier::Lockstep, _) => {
+                tracing::warn!("nothing is compared: that takes one processor, on an x86-64 host");
+                None
+            }
+            _ => None,
+        };
         SoftVcpu { cpu, blocks: BlockCache::default(), thread, lockstep }
     }
 
@@ -199,7 +208,7 @@ pub struct SoftVcpu {
     pub cpu: Cpu,
     blocks: BlockCache,
     thread: Option<Box<Thread>>,
-    lockstep: bool,
+    pub(crate) lockstep: Option<Box<Lockstep>>,
 }
 
 impl Vcpu for SoftVcpu {
@@ -207,9 +216,17 @@ impl Vcpu for SoftVcpu {
         let mut tiers = Tiers {
             blocks: &mut self.blocks,
             thread: self.thread.as_deref_mut(),
-            lockstep: self.lockstep,
+            lockstep: self.lockstep.as_deref_mut(),
         };
-        Ok(self.cpu.run(&mut tiers, limit))
+        let exit = self.cpu.run(&mut tiers, limit);
+        match self.lockstep.as_mut().and_then(|lockstep| lockstep.difference.take()) {
+            None => Ok(exit),
+            Some(difference) => Err(Error::Failed {
+                engine: "soft",
+                vcpu: self.cpu.local.id(),
+                reason: difference.to_string(),
+            }),
+        }
     }
 
     fn state(&self) -> Result<VcpuState, Error> {

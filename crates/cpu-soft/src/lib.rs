@@ -26,6 +26,7 @@ pub mod engine;
 pub mod fault;
 pub mod flags;
 pub mod int;
+mod lockstep;
 pub mod lower;
 pub mod mem;
 pub mod mmu;

@@ -11,6 +11,7 @@ use riad_memory::{Gpa, PageState};
 
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
+use crate::lockstep::Rehearsal;
 use crate::mmu::{Access, Translation};
 use crate::op::{Op, gpr, seg};
 use crate::raw;
@@ -58,6 +59,8 @@ pub struct Tlb {
     /// Host address of the first byte of RAM and of its page-state bytes.
     ram: usize,
     states: raw::States,
+    /// What runs will be taken back: see `lockstep`. The tables are empty meanwhile.
+    pub(crate) rehearsal: Option<Box<Rehearsal>>,
 }
 
 impl std::fmt::Debug for Tlb {
@@ -99,6 +102,7 @@ impl Tlb {
             flushed: Vec::new(),
             ram,
             states,
+            rehearsal: None,
         }
     }
 
@@ -123,7 +127,7 @@ impl Tlb {
     }
 
     #[inline(always)]
-    fn slot(address: u64) -> usize {
+    pub(crate) fn slot(address: u64) -> usize {
         (address >> 12) as usize & (ENTRIES - 1)
     }
 
@@ -155,7 +159,7 @@ impl Tlb {
 
     /// The tag of an address's page now.
     #[inline(always)]
-    fn tag(&self, address: u64) -> u64 {
+    pub(crate) fn tag(&self, address: u64) -> u64 {
         address & !PAGE | self.generation[(address >> 63) as usize]
     }
 
@@ -418,6 +422,11 @@ impl Cpu {
 
     #[cold]
     fn wrote_slow(&mut self, host: *const u8) {
+        let state = self.tlb.state(host).load(Ordering::Relaxed);
+        if let Some(rehearsal) = &mut self.tlb.rehearsal {
+            rehearsal.overwrites_code |= state & PageState::CODE != 0;
+            return;
+        }
         if self.memory.pages().note_write(self.tlb.page_index(host)) {
             self.left = 0;
         }
@@ -431,6 +440,9 @@ impl Cpu {
         address: u64,
         access: Access,
     ) -> Done<Result<*mut u8, Gpa>> {
+        if self.tlb.rehearsal.is_some() {
+            return self.rehearsed_host(s, address, access);
+        }
         let view = self.tlb.view;
         let t = self.translate(s, address, access, view)?;
         Ok(match self.memory.page(t.gpa) {
@@ -615,7 +627,8 @@ impl Cpu {
         len: usize,
         write: bool,
     ) -> Done<Option<*mut u8>> {
-        if (address & PAGE) as usize + len > 4096 || self.tlb.view == Tlb::CHECKED {
+        let empty = self.tlb.view == Tlb::CHECKED || self.tlb.rehearsal.is_some();
+        if (address & PAGE) as usize + len > 4096 || empty {
             return Ok(None);
         }
         let access = if write { Access::Write } else { Access::Read };

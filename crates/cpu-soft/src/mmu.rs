@@ -289,7 +289,7 @@ impl Cpu {
 
     /// Sets accessed bits, and the leaf's dirty bit for a write. Returns whether the leaf is dirty
     /// now; `None` when an entry changed since it was read.
-    fn mark(&self, access: Access, walk: &Walk) -> Option<bool> {
+    fn mark(&mut self, access: Access, walk: &Walk) -> Option<bool> {
         let mut dirty = false;
         for (n, step) in walk.steps[..walk.count].iter().enumerate() {
             let Some(step) = step else { continue };
@@ -297,6 +297,9 @@ impl Cpu {
             let wanted = step.entry | A | if leaf && access == Access::Write { D } else { 0 };
             dirty = wanted & D != 0;
             if wanted != step.entry {
+                if let Some(rehearsal) = &mut self.tlb.rehearsal {
+                    rehearsal.note(step.host, if step.wide { 8 } else { 4 });
+                }
                 let changed = if step.wide {
                     raw::swap_if::<u64>(step.host, step.entry, wanted).is_err()
                 } else {
@@ -305,7 +308,9 @@ impl Cpu {
                 if changed {
                     return None;
                 }
-                self.memory.pages().note_write(step.page);
+                if self.tlb.rehearsal.is_none() {
+                    self.memory.pages().note_write(step.page);
+                }
             }
         }
         Some(dirty)

@@ -10,6 +10,7 @@ use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
 use crate::decode::{self, One};
 use crate::fault::{Done, Fault};
+use crate::lockstep::Lockstep;
 use crate::mmu::Access;
 use crate::op::{Op, seg};
 use crate::raw;
@@ -50,8 +51,8 @@ pub struct Shutdown;
 pub(crate) struct Tiers<'a> {
     pub(crate) blocks: &'a mut BlockCache,
     pub(crate) thread: Option<&'a mut Thread>,
-    /// Both tiers run each block.
-    pub(crate) lockstep: bool,
+    /// When both tiers run each block.
+    pub(crate) lockstep: Option<&'a mut Lockstep>,
 }
 
 impl Cpu {
@@ -63,8 +64,8 @@ impl Cpu {
         };
         // Translated code counts when somebody wants to know: then a timer fires, and a limit is
         // reached, after the same instruction in every tier.
-        self.counted = end != u64::MAX || tiers.lockstep || self.clock.wait_for(u64::MAX).is_none();
-        self.pure = tiers.lockstep;
+        self.counted = end != u64::MAX || tiers.lockstep.is_some() || self.clock.wait_for(u64::MAX).is_none();
+        self.pure = tiers.lockstep.is_some();
         let mut told_clock = self.retired;
         let exit = self.run_until(tiers, end, &mut told_clock);
         self.clock.retire(self.retired - told_clock);
@@ -113,13 +114,20 @@ impl Cpu {
             }
             // Never past the look at the clock, so that when a timer fires does not depend on how
             // instructions happen to lie in blocks.
-            let budget = end.min(look_at_clock) - self.retired;
-            let done = match &mut tiers.thread {
-                Some(thread) if self.translatable() => {
+            let budget = end.min(look_at_clock).saturating_sub(self.retired).max(1);
+            let done = match (&mut tiers.thread, &mut tiers.lockstep) {
+                (Some(thread), Some(lockstep)) if self.translatable() => {
+                    self.run_lockstep(thread, tiers.blocks, lockstep, budget)
+                }
+                (Some(thread), None) if self.translatable() => {
                     self.run_translated(thread, tiers.blocks, budget)
                 }
                 _ => self.step(tiers.blocks, budget),
             };
+            if tiers.lockstep.as_ref().is_some_and(|lockstep| lockstep.difference.is_some()) {
+                // Who called has a look.
+                return Exit::Stopped;
+            }
             if let Err(Shutdown) = done {
                 return self.shut_down();
             }
@@ -151,7 +159,9 @@ impl Cpu {
                     self.retired += if counted { out.ran } else { 0 };
                     last = Some(out);
                     match out.reason {
-                        reason::INTERPRET if counted && out.ran >= budget => return Ok(()),
+                        reason::INTERPRET | reason::BUDGET if counted && out.ran >= budget => {
+                            return Ok(());
+                        }
                         reason::INTERPRET => self.step(blocks, 1)?,
                         reason::BUDGET => return self.step(blocks, budget - out.ran.min(budget)),
                         reason::FAULT => {
@@ -181,7 +191,7 @@ impl Cpu {
     }
 
     /// Delivers a fault of the instruction at `this_rip`, which changed nothing.
-    fn fail(&mut self, fault: Fault, held_back: u64) -> Result<(), Shutdown> {
+    pub(crate) fn fail(&mut self, fault: Fault, held_back: u64) -> Result<(), Shutdown> {
         self.set_rip(self.this_rip);
         // Traps are for instructions that complete.
         self.events.pending_debug = held_back;
@@ -275,7 +285,7 @@ impl Cpu {
     }
 
     /// Runs one block, at most `budget` instructions of it, and delivers what it raised.
-    fn step(&mut self, blocks: &mut BlockCache, budget: u64) -> Result<(), Shutdown> {
+    pub(crate) fn step(&mut self, blocks: &mut BlockCache, budget: u64) -> Result<(), Shutdown> {
         let shadow = self.events.interrupt_shadow;
         let watched = self.debug.dr7 & 0xff != 0;
         let mut most = u32::try_from(budget).unwrap_or(u32::MAX);

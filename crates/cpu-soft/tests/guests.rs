@@ -22,3 +22,11 @@ mod translator {
     #[path = "every.rs"]
     mod guests;
 }
+
+#[path = "guests"]
+mod lockstep {
+    /// How these guests run; those of two processors are translated and not compared.
+    const TIER: riad_cpu_soft::Tier = riad_cpu_soft::Tier::Lockstep;
+    #[path = "every.rs"]
+    mod guests;
+}

@@ -22,6 +22,8 @@ mod differential;
 mod generate;
 #[path = "translate/instruction.rs"]
 mod instruction;
+#[path = "translate/kinds.rs"]
+mod kinds;
 #[path = "translate/layout.rs"]
 mod layout;
 #[path = "translate/program.rs"]

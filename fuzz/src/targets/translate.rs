@@ -196,9 +196,9 @@ fn start(seed: u64, code: &[u8]) -> (Vec<u8>, VcpuState) {
     put(at::TSS + 0x66, &[0xff, 0xff]);
     put(at::CODE, &[0xcc; 0x2000]);
     // It ends by showing its flags: PUSHFQ, UD2.
-    let code = &code[..code.len().min(0x1000)];
+    let code = predictable(&code[..code.len().min(0x1000)]);
     let from = at::CODE + 0x1000 - random.below(0x100) as u64;
-    put(from, code);
+    put(from, &code);
     put(from + code.len() as u64, &[0x9c, 0x0f, 0x0b]);
     put(at::DATA, &random.bytes(0x3000));
     put(at::STACK, &random.bytes(0x2000));
@@ -237,6 +237,17 @@ fn start(seed: u64, code: &[u8]) -> (Vec<u8>, VcpuState) {
     state.rip = from;
     state.rflags = rflags::ONE | random.bits() & rflags::STATUS;
     (image, state)
+}
+
+/// Without RDRAND and RDSEED, which say something else each time: 0F C7 with a register.
+fn predictable(code: &[u8]) -> Vec<u8> {
+    let mut code = code.to_vec();
+    for at in 2..code.len() {
+        if code[at - 2..at] == [0x0f, 0xc7] && code[at] >= 0xf0 {
+            code[at] = 0x08;
+        }
+    }
+    code
 }
 
 fn make(random: &mut Random) -> Vec<u8> {

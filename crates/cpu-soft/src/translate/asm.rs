@@ -27,7 +27,6 @@ use host::RSP;
 /// Condition codes, as encoded in Jcc and SETcc.
 pub(crate) mod cc {
     pub(crate) const AE: u8 = 3;
-    pub(crate) const E: u8 = 4;
     pub(crate) const NE: u8 = 5;
     pub(crate) const BE: u8 = 6;
     pub(crate) const A: u8 = 7;
@@ -84,11 +83,6 @@ pub(crate) struct Asm {
 /// Where a 32-bit distance stands that is still to be filled in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hole(usize);
-
-impl Hole {
-    /// No hole at all: nothing may be filled in.
-    pub(crate) const NOWHERE: Self = Self(usize::MAX);
-}
 
 impl Asm {
     /// Begins anew at offset `origin` of the code cache.
@@ -276,11 +270,6 @@ impl Asm {
     pub(crate) fn cmp_byte_at(&mut self, mem: Mem, value: u8) {
         self.rm(false, &[0x80], 7, mem);
         self.code.push(value);
-    }
-
-    /// `test cl, value`.
-    pub(crate) fn test_cl(&mut self, value: u8) {
-        self.bytes(&[0xf6, 0xc1, value]);
     }
 
     /// `jcc` over a distance that is filled in later.

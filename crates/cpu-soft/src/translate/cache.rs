@@ -1,9 +1,9 @@
 //! The code cache: translated blocks by guest-physical address, shared by a machine's processors.
 //!
-//! Code lies in two halves that are filled in turn. When the one in use is full, the other is
-//! emptied and everything begins anew there; processors still in the old half are asked to come
-//! out, and come out by themselves at the next block. A half is filled again only when nobody is in
-//! it any more, so there is never anything to wait for: until then, code is interpreted.
+//! Code lies in segments that are filled in turn. When one is begun, the one after it is condemned:
+//! its blocks are forgotten and the branches to them taken back. Processors that may still be in it
+//! are asked to come out, and come out by themselves at the next block; by the time it is needed they
+//! have. If one has not (its thread was not run), code is interpreted until it has: nobody ever waits.
 //!
 //! A block whose page was written to is made unusable by patching its entry, which every way into it
 //! goes through.
@@ -17,7 +17,8 @@ use iced_x86::Encoder;
 use riad_memory::CodeWatch;
 
 use super::asm::Asm;
-use super::emit::{Emitter, Entries, Kind, Place, decode};
+use super::emit::{Cold, Emitter, Entries, Item, Kind, Place, decode};
+use super::frame::LinkData;
 use super::stubs::{Calls, Stubs};
 use super::sys::{CodeMemory, FrameMemory};
 use crate::op::Op;
@@ -27,6 +28,9 @@ use crate::options::{LEAST_CODE_CACHE, MOST_CODE_CACHE};
 const STUBS: u32 = 128 << 10;
 /// More than any block can have.
 const LONGEST_CODE: u32 = 64 << 10;
+/// A segment has at least this many bytes, and there are at most so many.
+const LEAST_SEGMENT: u32 = 256 << 10;
+const MOST_SEGMENTS: u32 = 16;
 /// How often a page's code may be overwritten, with few executions in between, until it is left to
 /// the interpreter for a while.
 const TOO_HOT: u32 = 400;
@@ -62,7 +66,7 @@ impl Key {
 
 /// Keys are numbers already; this spreads them.
 #[derive(Debug, Default)]
-struct Spread(u64);
+pub(crate) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
@@ -96,22 +100,49 @@ struct Page {
 /// Whether a processor is in translated code, and how to call it out.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    /// Turn of the half it runs in; 0 when outside.
+    /// The turn when it went in; 0 when outside.
     pub(crate) inside: AtomicU64,
     pub(crate) frame: Arc<FrameMemory>,
+}
+
+/// A stretch of code memory.
+#[derive(Debug, Default)]
+struct Segment {
+    /// The blocks that were put here.
+    keys: Vec<Key>,
+    /// Ops that code here refers to.
+    ops: Vec<Box<Op>>,
+    /// Counts how often it was begun.
+    fill: u32,
+    /// The turn that began when it was condemned: who went in since cannot be here.
+    condemned: u64,
+}
+
+/// A branch that leads to a block: where its distance stands, where it led before, and the segment it
+/// stands in, with that segment's [`Segment::fill`] then.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    place: u32,
+    stub: u32,
+    segment: u32,
+    fill: u32,
 }
 
 struct Inner {
     blocks: Map<Key, Known>,
     pages: Map<usize, Page>,
+    /// Branches to each block.
+    links: Map<Key, Vec<Link>>,
     stubs: Stubs,
     asm: Asm,
     encoder: Encoder,
-    /// Where the next block goes, and where the half ends.
+    items: Vec<Item>,
+    cold: Vec<Cold>,
+    segments: Vec<Segment>,
+    current: usize,
+    /// Where the next block goes, and where the segment ends.
     next: u32,
     end: u32,
-    /// Ops that code of each half refers to.
-    ops: [Vec<Box<Op>>; 2],
     members: Vec<Weak<Presence>>,
 }
 
@@ -126,15 +157,16 @@ pub struct CacheStats {
     pub bytes: u64,
     /// How often pages with code in use were written to.
     pub overwritten: u64,
-    /// How often a half was full.
+    /// How often a segment was full.
     pub turns: u64,
 }
 
 /// See the module.
 pub(crate) struct CodeCache {
     memory: CodeMemory,
-    half: u32,
-    /// Counts the halves filled so far, from 1. The half in use is its lowest bit.
+    /// Bytes of a segment.
+    segment: u32,
+    /// Counts the segments condemned so far, from 1.
     turn: AtomicU64,
     inner: Mutex<Inner>,
     enter: u64,
@@ -154,7 +186,8 @@ impl CodeCache {
     /// When the host has no memory to run code in.
     pub(crate) fn new(size: usize, calls: Calls) -> std::io::Result<Self> {
         let size = size.clamp(LEAST_CODE_CACHE, MOST_CODE_CACHE);
-        let half = (size as u32 - STUBS) / 2 & !0xfff;
+        let count = ((size as u32 - STUBS) / LEAST_SEGMENT).clamp(3, MOST_SEGMENTS);
+        let segment = (size as u32 - STUBS) / count & !0xfff;
         let memory = CodeMemory::new(size)?;
         let mut asm = Asm::default();
         asm.start(0);
@@ -168,14 +201,18 @@ impl CodeCache {
             stubs,
             asm,
             encoder: Encoder::new(64),
-            next: STUBS + half,
-            end: STUBS + 2 * half,
-            ops: [Vec::new(), Vec::new()],
+            items: Vec::new(),
+            cold: Vec::new(),
+            links: Map::default(),
+            segments: (0..count).map(|_| Segment::default()).collect(),
+            current: 0,
+            next: STUBS,
+            end: STUBS + segment,
             members: Vec::new(),
         };
         Ok(Self {
             memory,
-            half,
+            segment,
             turn: AtomicU64::new(1),
             inner: Mutex::new(inner),
             enter,
@@ -239,21 +276,28 @@ impl CodeCache {
             return (Known::Interpret, self.turn());
         }
         page.heat = page.heat.saturating_sub(1);
-        let items = decode(bytes, key.offset(), kind);
+        if inner.end - inner.next < LONGEST_CODE && !self.begin_segment(inner) {
+            return (Known::Interpret, self.turn());
+        }
+        let mut items = std::mem::take(&mut inner.items);
+        decode(bytes, key.offset(), kind, &mut items);
         let plain = items.first().is_some_and(|first| {
             use super::class::Class;
             use iced_x86::FlowControl;
             first.class != Class::Interpret
                 || !kind.pure && first.i.flow_control() == FlowControl::Next && !first.i.is_invalid()
         });
-        if inner.end - inner.next < LONGEST_CODE && !self.begin_other_half(inner) {
-            return (Known::Interpret, self.turn());
-        }
         let known = if plain { self.emit(inner, key, kind, within_large, &items) } else { None };
+        inner.items = items;
         let known = known.map_or(Known::Interpret, Known::Block);
         if good() {
             inner.blocks.insert(key, known);
             inner.pages.entry(key.page()).or_default().keys.push(key);
+            if matches!(known, Known::Interpret) {
+                // So that what is known of such places has a bound too.
+                inner.segments[inner.current].keys.push(key);
+                inner.next += 16;
+            }
             (known, self.turn())
         } else {
             // What was read is old already.
@@ -267,7 +311,7 @@ impl CodeCache {
         key: Key,
         kind: Kind,
         within_large: u32,
-        items: &[super::emit::Item],
+        items: &[Item],
     ) -> Option<Entries> {
         inner.asm.start(inner.next);
         let mut emitter = Emitter {
@@ -278,17 +322,20 @@ impl CodeCache {
             page: key.page(),
             within_large: i64::from(within_large),
             flags: Place { host: true, saved: false },
-            cold: Vec::new(),
+            cold: std::mem::take(&mut inner.cold),
             ops: Vec::new(),
             count: 0,
         };
         let entries = emitter.block(items)?;
-        let ops = emitter.ops;
+        let Emitter { ops, cold, .. } = emitter;
+        inner.cold = cold;
         let len = inner.asm.code.len() as u32;
         if len > LONGEST_CODE {
             return None;
         }
-        inner.ops[self.turn() as usize & 1].extend(ops);
+        let segment = &mut inner.segments[inner.current];
+        segment.ops.extend(ops);
+        segment.keys.push(key);
         self.memory.write(inner.next, &inner.asm.code);
         inner.next += len;
         for (n, add) in [(0, 1), (1, items.len() as u64), (2, u64::from(len))] {
@@ -297,14 +344,17 @@ impl CodeCache {
         Some(entries)
     }
 
-    /// Goes on in the other half, unless a processor is still there.
-    fn begin_other_half(&self, inner: &mut Inner) -> bool {
-        let turn = self.turn();
+    /// Goes on in the next segment, unless a processor may still be there, and condemns the one after
+    /// it.
+    fn begin_segment(&self, inner: &mut Inner) -> bool {
+        let count = inner.segments.len();
+        let next = (inner.current + 1) % count;
+        let condemned = inner.segments[next].condemned;
         inner.members.retain(|member| member.strong_count() > 0);
         let mut free = true;
         for member in inner.members.iter().filter_map(Weak::upgrade) {
             let inside = member.inside.load(Ordering::SeqCst);
-            if inside != 0 && inside != turn {
+            if inside != 0 && inside < condemned {
                 free = false;
                 member.frame.attention().store(1, Ordering::SeqCst);
             }
@@ -312,28 +362,77 @@ impl CodeCache {
         if !free {
             return false;
         }
-        inner.blocks.clear();
-        inner.pages.clear();
-        let next = turn + 1;
-        inner.ops[next as usize & 1].clear();
-        inner.next = STUBS + (next as u32 & 1) * self.half;
-        inner.end = inner.next + self.half;
-        self.turn.store(next, Ordering::SeqCst);
+        let segment = &mut inner.segments[next];
+        segment.ops.clear();
+        segment.fill = segment.fill.wrapping_add(1);
+        inner.current = next;
+        inner.next = STUBS + next as u32 * self.segment;
+        inner.end = inner.next + self.segment;
+        self.condemn(inner, (next + 1) % count);
+        true
+    }
+
+    /// Forgets what a segment has; its code may still be running.
+    fn condemn(&self, inner: &mut Inner, index: usize) {
+        let start = STUBS + index as u32 * self.segment;
+        for key in std::mem::take(&mut inner.segments[index].keys) {
+            match inner.blocks.get(&key) {
+                // It was translated again since, elsewhere.
+                Some(Known::Block(entries))
+                    if !(start..start + self.segment).contains(&entries.host) =>
+                {
+                    continue;
+                }
+                Some(_) => {}
+                None => continue,
+            }
+            inner.blocks.remove(&key);
+            self.unlink(inner, key);
+            if let Some(page) = inner.pages.get_mut(&key.page()) {
+                page.keys.retain(|&known| known != key);
+                if page.keys.is_empty() && page.heat == 0 {
+                    inner.pages.remove(&key.page());
+                }
+            }
+        }
+        let turn = self.turn() + 1;
+        inner.segments[index].condemned = turn;
+        self.turn.store(turn, Ordering::SeqCst);
         self.stats[4].fetch_add(1, Ordering::Relaxed);
         for member in inner.members.iter().filter_map(Weak::upgrade) {
             member.frame.attention().store(1, Ordering::SeqCst);
         }
-        true
     }
 
-    /// Lets the branch at `place` lead to a block, as long as both are of the turn `turn`.
-    pub(crate) fn link(&self, place: u32, target: u32, turn: u64) {
-        let inner = self.lock();
-        if self.turn() == turn {
-            let distance = target.wrapping_sub(place + 4);
-            self.memory.patch(place, &distance.to_le_bytes());
+    /// Takes back the branches to a block.
+    fn unlink(&self, inner: &mut Inner, key: Key) {
+        for link in inner.links.remove(&key).into_iter().flatten() {
+            if inner.segments.get(link.segment as usize).is_some_and(|s| s.fill == link.fill) {
+                let distance = link.stub.wrapping_sub(link.place + 4);
+                self.memory.patch(link.place, &distance.to_le_bytes());
+            }
         }
-        drop(inner);
+    }
+
+    /// Makes the link whose data stands at host address `data`, to the block `key` in `page` of RAM,
+    /// as long as it is the turn `turn`.
+    pub(crate) fn link(&self, data: u64, key: Key, page: usize, turn: u64) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(Known::Block(entries)) = inner.blocks.get(&key).copied() else { return };
+        let at = data.wrapping_sub(self.memory.address(0));
+        let (Ok(at), true) = (u32::try_from(at), self.turn() == turn) else { return };
+        let Some(link) = self.memory.link_data(at) else { return };
+        if at < STUBS || link.page as usize != page {
+            return;
+        }
+        let place = at - (link.place >> 1);
+        let stub = at - LinkData::CALL;
+        let target = if link.place & 1 != 0 { entries.saved } else { entries.host };
+        self.memory.patch(place, &target.wrapping_sub(place + 4).to_le_bytes());
+        let segment = (place - STUBS) / self.segment;
+        let fill = inner.segments.get(segment as usize).map_or(0, |segment| segment.fill);
+        inner.links.entry(key).or_default().push(Link { place, stub, segment, fill });
     }
 
     /// Figures.
@@ -341,6 +440,13 @@ impl CodeCache {
         let [blocks, instructions, bytes, overwritten, turns] =
             [0, 1, 2, 3, 4].map(|n| self.stats[n].load(Ordering::Relaxed));
         CacheStats { blocks, instructions, bytes, overwritten, turns }
+    }
+}
+
+impl Drop for CodeCache {
+    fn drop(&mut self) {
+        let CacheStats { blocks, instructions, bytes, overwritten, turns } = self.stats();
+        tracing::debug!(blocks, instructions, bytes, overwritten, turns, "translated code");
     }
 }
 
@@ -354,6 +460,7 @@ impl CodeWatch for CodeCache {
         known.heat = known.heat.saturating_add(HEAT).min(TOO_HOT + 256);
         for key in std::mem::take(&mut known.keys) {
             if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
+                self.unlink(inner, key);
                 let distance = entries.stale.wrapping_sub(entries.host + 5).to_le_bytes();
                 let [a, b, c, d] = distance;
                 self.memory.patch(entries.host, &[0xe9, a, b, c, d]);

@@ -8,15 +8,15 @@ use std::mem::offset_of;
 
 use iced_x86::{Encoder, FlowControl, Instruction};
 
-use super::asm::host::{RAX, RCX, RSP};
+use super::asm::host::{R15, RAX, RCX, RSP};
 use super::asm::{Asm, Hole, Mem, alu, cc, frame};
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, LINK, SALT, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
-    XMM_LOADED, reason, register,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SALT, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
+    SPARE, SPARE_TARGET, reason, register,
 };
-use super::stubs::{Stubs, Want};
+use super::stubs::{Look, Stubs};
 use crate::op::Op;
 
 /// Most instructions in a block.
@@ -70,19 +70,28 @@ pub(crate) struct Entries {
 }
 
 /// Something that is written behind the block's main line.
-pub(super) enum Cold {
+pub(crate) enum Cold {
     /// The page of an operand is not in its slot.
-    Miss { at: Hole, retry: u32, address: Option<Mem>, want: Want, size: u32, slot: usize, site: Site },
+    Miss {
+        at: Hole,
+        back: u32,
+        look: Look,
+        site: Site,
+    },
     /// Leave for a reason.
     Leave { at: Hole, site: Site, reason: u32 },
+    /// A branch's target is not known. `pop` is by how much a return moves the stack pointer.
+    Unknown { at: Hole, site: Site, reason: u32, pop: u32 },
     /// A page was written that someone must be told of.
     Wrote { at: Hole, back: u32, slot: usize, site: Site, host_flags: bool },
     /// A branch to a block that is not linked yet.
     Link { at: Hole, target: u32, page: usize, saved: bool },
+    /// A run of pushes or pops does not lie in the slot's page.
+    Run { at: Hole, retry: u32, look: Look, low: i32, bytes: i32, site: Site },
     /// A conditional branch out of the page.
     Far { at: Hole, target: i64, site: Site, host: bool, saved: bool },
-    /// The XMM registers are to be loaded.
-    LoadXmm { at: Hole, back: u32 },
+    /// Nothing: it has been written.
+    Written,
     /// The budget does not cover the block.
     Budget { at: Hole, site: Site, count: i32 },
 }
@@ -105,16 +114,16 @@ pub(crate) struct Emitter<'a> {
     /// Offset of the page in its large page.
     pub(super) within_large: i64,
     pub(super) flags: Place,
-    pub(super) cold: Vec<Cold>,
+    pub(crate) cold: Vec<Cold>,
     /// Ops that the interpreter is called with; code has their addresses.
     pub(crate) ops: Vec<Box<Op>>,
     pub(super) count: u32,
 }
 
-/// Decodes a block that begins at `offset` of a page; `bytes` are those up to the page's end. Empty
-/// when already the first instruction does not fit.
-pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Vec<Item> {
-    let mut items: Vec<Item> = Vec::with_capacity(16);
+/// Decodes a block that begins at `offset` of a page into `items`; `bytes` are those up to the page's
+/// end. Empty when already the first instruction does not fit.
+pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item>) {
+    items.clear();
     // Where branches of this block lead: code there is shared, and not written down twice.
     let mut joins: Vec<u64> = Vec::new();
     crate::decode::each(bytes, u64::from(offset), |i, op| {
@@ -142,8 +151,7 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Vec<Item> {
             || class == Class::Branch && !kind.counted;
         goes_on && !i.is_invalid() && items.len() < LONGEST
     });
-    liveness(&mut items);
-    items
+    liveness(items);
 }
 
 /// Works out which flags are needed where. All are at every way out.
@@ -156,7 +164,9 @@ fn liveness(items: &mut [Item]) {
             Class::Address | Class::SignExtend | Class::HighByte => (0, 0),
             Class::Interrupts | Class::Direction | Class::SwapGs => (0, 0),
             Class::Same | Class::High | Class::Vector | Class::CompareExchange => flags::effect(&item.i),
-            Class::Multiply | Class::Divide => (0, flags::ALL),
+            Class::Multiply => (0, flags::ALL),
+            // It may raise #DE, and who handles that may go on behind it.
+            Class::Divide => (flags::ALL, flags::ALL),
             _ => (flags::ALL, 0),
         };
         live = live & !set | read;
@@ -172,24 +182,29 @@ impl Emitter<'_> {
         let live = first.live_in != 0;
         let mut entries = Entries::default();
         // The entry proper begins a line of 16 bytes; what stands before it has a known length.
-        self.asm.align(16, if live { 7 } else { 0 });
+        self.asm.align(16, 7);
         entries.saved = self.asm.here();
-        if live {
-            self.asm.load32(RAX, frame(FLAGS));
-            self.asm.flags_from_ax();
-        }
+        // Even when this block does not need them: it may be stale, and the code that lies here by
+        // now may.
+        self.asm.load32(RAX, frame(FLAGS));
+        self.asm.flags_from_ax();
         entries.host = self.asm.here();
         self.flags = Place { host: true, saved: false };
+        let vector = items.iter().any(|item| item.class == Class::Vector);
         let poll = if live {
-            // Seven bytes, of which five may be patched.
-            self.asm.bytes(&[0x8b, 0x8c, 0x24]);
+            // Seven or eight bytes, of which five may be patched: mov rcx, [rsp + ATTENTION]
+            self.asm.bytes(if vector { &[0x48, 0x8b, 0x8c, 0x24] } else { &[0x8b, 0x8c, 0x24] });
             self.asm.bytes(&(ATTENTION as u32).to_le_bytes());
             self.asm.jmp_unless_rcx_zero()
         } else {
+            if vector {
+                self.asm.bytes(&[0x48]);
+            }
             self.asm.poll(ATTENTION);
             self.flags.host = false;
             self.asm.jcc(cc::NE)
         };
+        let body = self.asm.here();
         if self.kind.counted {
             self.clobber(live);
             self.asm.rm(true, &[0x81], 5, frame(BUDGET));
@@ -198,28 +213,43 @@ impl Emitter<'_> {
             let site = Site::new(first.offset, 0, 0);
             self.cold.push(Cold::Budget { at, site, count: self.count as i32 });
         }
-        if items.iter().any(|item| item.class == Class::Vector) {
-            self.clobber(live);
-            self.asm.poll(XMM_LOADED);
-            let at = self.asm.jcc(cc::E);
-            self.cold.push(Cold::LoadXmm { at, back: self.asm.here() });
-        }
         let mut open = true;
-        for (before, item) in (0u32..).zip(items) {
-            let site = Site::new(item.offset, before, self.count);
+        let mut at = 0;
+        while let Some(item) = items.get(at) {
+            let site = Site::new(item.offset, at as u32, self.count);
+            let run = self.stack_run(&items[at..], site);
+            if run > 0 {
+                at += run;
+                continue;
+            }
             open = self.item(item, site);
             if !open {
                 break;
             }
+            at += 1;
         }
         if open && let Some(last) = items.last() {
             let site = Site::new(last.next, self.count, self.count);
             self.go_to(i64::from(last.next), site, true);
         }
-        entries.stale = self.asm.here();
+        // Called out, or the XMM registers are to be loaded.
         self.asm.land(poll);
-        self.save_now();
-        self.leave(Site::new(first.offset, 0, 0), reason::ATTENTION);
+        if vector {
+            self.save_now();
+            self.asm.poll(ATTENTION);
+            let called = self.asm.jcc(cc::NE);
+            self.asm.call_to(self.stubs.load_xmm);
+            if live {
+                self.asm.load32(RAX, frame(FLAGS));
+                self.asm.flags_from_ax();
+            }
+            self.asm.jmp_to(body);
+            self.asm.land(called);
+            self.leave(Site::new(first.offset, 0, 0), reason::ATTENTION);
+        }
+        entries.stale = self.asm.here();
+        self.asm.call_to(self.stubs.stale);
+        self.asm.bytes(&Site::new(first.offset, 0, 0).0.to_le_bytes());
         self.write_cold();
         Some(entries)
     }
@@ -266,9 +296,8 @@ impl Emitter<'_> {
     // --- ways out ---
 
     pub(super) fn leave(&mut self, site: Site, why: u32) {
-        self.asm.mov_imm32(RCX, site.0);
-        self.asm.mov_imm32(RAX, why);
-        self.asm.jmp_to(self.stubs.exit);
+        self.asm.call_to(self.stubs.leave(why));
+        self.asm.bytes(&site.0.to_le_bytes());
     }
 
     /// On `condition`, leave to have the instruction interpreted.
@@ -361,7 +390,7 @@ impl Emitter<'_> {
     /// not known.
     pub(super) fn jump_indirect(&mut self, site: Site) {
         let at = self.find_target();
-        self.cold.push(Cold::Leave { at, site, reason: reason::INTERPRET });
+        self.cold.push(Cold::Unknown { at, site, reason: reason::JUMP, pop: 0 });
         self.jump_to_found();
     }
 
@@ -386,10 +415,7 @@ impl Emitter<'_> {
         // Ways out of the page come with holes of their own.
         let mut number = 0;
         while number < self.cold.len() {
-            let cold = std::mem::replace(
-                &mut self.cold[number],
-                Cold::LoadXmm { at: Hole::NOWHERE, back: 0 },
-            );
+            let cold = std::mem::replace(&mut self.cold[number], Cold::Written);
             self.one_cold(cold);
             number += 1;
         }
@@ -398,17 +424,20 @@ impl Emitter<'_> {
 
     fn one_cold(&mut self, cold: Cold) {
         match cold {
-            Cold::Miss { at, retry, address, want, size, slot, site } => {
+            Cold::Miss { at, back, look, site } => {
                 self.asm.land(at);
-                if let Some(address) = address {
-                    self.asm.lea(RAX, address);
-                }
-                self.asm.mov_imm32(RCX, site.0);
-                self.asm.call_to(self.stubs.miss(want, size, slot));
-                self.asm.jmp_to(retry);
+                self.asm.call_to(self.stubs.look(look));
+                self.asm.jmp_to(back);
+                self.asm.bytes(&site.0.to_le_bytes());
             }
             Cold::Leave { at, site, reason } => {
                 self.asm.land(at);
+                self.leave(site, reason);
+            }
+            Cold::Unknown { at, site, reason, pop } => {
+                self.asm.land(at);
+                self.asm.store(frame(SPARE), RAX);
+                self.asm.store_imm(frame(SPARE_TARGET), pop as i32);
                 self.leave(site, reason);
             }
             Cold::Wrote { at, back, slot, site, host_flags } => {
@@ -427,24 +456,32 @@ impl Emitter<'_> {
             }
             Cold::Link { at, target, page, saved } => {
                 self.asm.land(at);
-                if !saved {
-                    self.save_now();
+                let stub = if saved { self.stubs.link } else { self.stubs.link_host };
+                self.asm.call_to(stub);
+                let place = self.asm.here() - self.asm.place(at);
+                for word in [target, page as u32, place << 1 | u32::from(saved)] {
+                    self.asm.bytes(&word.to_le_bytes());
                 }
-                let place = self.asm.place(at) | u32::from(saved);
-                self.asm.mov_imm64(RAX, u64::from(place) | (page as u64) << 32);
-                self.asm.store(frame(LINK), RAX);
-                self.leave(Site::new(target, 0, 0), reason::LINK);
             }
             Cold::Far { at, target, site, host, saved } => {
                 self.asm.land(at);
                 self.flags = Place { host, saved };
                 self.go_to(target, site, false);
             }
-            Cold::LoadXmm { at, back } => {
+            Cold::Run { at, retry, look, low, bytes, site } => {
                 self.asm.land(at);
-                self.asm.call_to(self.stubs.load_xmm);
-                self.asm.jmp_to(back);
+                self.asm.call_to(self.stubs.look(look));
+                let after = self.asm.jmp();
+                self.asm.bytes(&site.0.to_le_bytes());
+                self.asm.land(after);
+                // The first part is known now. Is the rest in the same page?
+                self.asm.lea32(RCX, Mem::at(R15, low));
+                self.asm.alu_imm(false, alu::AND, RCX, 0xfff);
+                self.asm.alu_imm(false, alu::CMP, RCX, 4096 - bytes);
+                self.interpret_if(cc::A, site);
+                self.asm.jmp_to(retry);
             }
+            Cold::Written => {}
             Cold::Budget { at, site, count } => {
                 self.asm.land(at);
                 self.asm.rm(true, &[0x81], 0, frame(BUDGET));

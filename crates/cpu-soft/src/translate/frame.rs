@@ -72,8 +72,9 @@ pub(crate) const TARGETS: usize = 1 << 14;
 pub(crate) struct Frame {
     /// Not 0 when the processor shall come out and look around.
     pub(crate) attention: AtomicU32,
-    /// Not 0 while the guest's XMM registers and MXCSR are in the host's.
-    pub(crate) xmm_loaded: Cell<u32>,
+    /// Not 0 unless the guest's XMM registers and MXCSR are in the host's. Next to `attention`: code
+    /// that uses them looks at both at once.
+    pub(crate) xmm_missing: Cell<u32>,
     /// Linear address of the page that holds the running code.
     pub(crate) base: Cell<u64>,
     /// Status flags, when not in the host's flags: OF in bit 0, the others in bits 8 to 15.
@@ -101,7 +102,7 @@ pub(crate) struct Frame {
     pub(crate) site: Cell<u32>,
     pub(crate) reason: Cell<u32>,
     pub(crate) slots: [Cell<Slot>; SLOTS],
-    /// Where a link is to be patched in.
+    /// Host address of what a link that is to be made needs (`LinkData`).
     pub(crate) link: Cell<u64>,
     /// The host's stack pointer, MXCSR.
     pub(crate) host_stack: Cell<u64>,
@@ -113,7 +114,7 @@ pub(crate) struct Frame {
 }
 
 pub(crate) const ATTENTION: usize = offset_of!(Frame, attention);
-pub(crate) const XMM_LOADED: usize = offset_of!(Frame, xmm_loaded);
+pub(crate) const XMM_MISSING: usize = offset_of!(Frame, xmm_missing);
 pub(crate) const BASE: usize = offset_of!(Frame, base);
 pub(crate) const FLAGS: usize = offset_of!(Frame, flags);
 pub(crate) const CPU: usize = offset_of!(Frame, cpu);
@@ -183,23 +184,40 @@ impl Site {
     pub(crate) const STAY: Self = Self(u32::MAX);
 
     pub(crate) fn new(offset: u32, before: u32, count: u32) -> Self {
-        Self(offset & 0xfff | before << 12 | count << 20)
+        Self(offset & 0x1fff | before << 13 | count << 21)
     }
 
-    /// Offset in the page, 0 to 4095.
+    /// Offset in the page; 4096 is the start of the next.
     pub(crate) fn offset(self) -> u64 {
-        u64::from(self.0 & 0xfff)
+        u64::from(self.0 & 0x1fff)
     }
 
     /// Instructions of the block before it.
     pub(crate) fn before(self) -> u32 {
-        self.0 >> 12 & 0xff
+        self.0 >> 13 & 0xff
     }
 
     /// Instructions of the block that were not run.
     pub(crate) fn left(self) -> u64 {
-        u64::from((self.0 >> 20).saturating_sub(self.0 >> 12 & 0xff))
+        u64::from((self.0 >> 21).saturating_sub(self.before()))
     }
+}
+
+/// What stands in the code for a link that is not made yet: the site it leads to, the page of RAM
+/// that is in, and how far before this data the distance to patch stands; its lowest bit says that
+/// the flags are in the frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkData {
+    #[expect(dead_code, reason = "translated code reads it")]
+    pub(crate) site: u32,
+    pub(crate) page: u32,
+    pub(crate) place: u32,
+}
+
+impl LinkData {
+    /// Bytes in the code, and of the call before it.
+    pub(crate) const BYTES: usize = 12;
+    pub(crate) const CALL: u32 = 5;
 }
 
 /// Why translated code was left.
@@ -218,4 +236,14 @@ pub(crate) mod reason {
     pub(crate) const BUDGET: u32 = 5;
     /// Go on at the site, whose block has run (code was overwritten).
     pub(crate) const DONE: u32 = 6;
+    /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), salted, which is not
+    /// known. Nothing has been done yet but looking.
+    pub(crate) const JUMP: u32 = 7;
+    /// How many there are.
+    pub(crate) const COUNT: u32 = 10;
+    /// The same for a call, which has pushed its return address.
+    pub(crate) const CALL: u32 = 8;
+    /// The same for a return, which has not moved the stack pointer; by how much is in
+    /// [`Frame::spare_target`](super::Frame::spare_target).
+    pub(crate) const RETURN: u32 = 9;
 }

@@ -7,12 +7,12 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::asm::host::{R15, RAX, RBX, RCX, RDX};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::class::{Class, general_form};
-use super::emit::{Cold, Emitter, Item, found_target, home, in_frame};
+use super::emit::{Cold, Emitter, Item, home, in_frame};
 use super::flags::{self, counts_in_cl};
 use super::frame::{
-    BASE, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, Target, segment_base, slot,
+    BASE, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, reason, segment_base, slot,
 };
-use super::stubs::Want;
+use super::stubs::{Look, Want};
 use crate::op::{RIP, ZERO, gpr, seg};
 
 /// A memory operand as its instruction has it.
@@ -82,7 +82,7 @@ fn may_be_unaligned(mnemonic: Mnemonic) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) mem: Mem,
-    slot: usize,
+    pub(super) slot: usize,
 }
 
 impl Emitter<'_> {
@@ -176,9 +176,7 @@ impl Emitter<'_> {
             }
             _ => None,
         };
-        let retry;
         if let Some(address) = direct {
-            retry = self.asm.here();
             self.asm.lea(RCX, address);
         } else {
             let address = self.registers_of(operand);
@@ -190,7 +188,6 @@ impl Emitter<'_> {
             if operand.seg >= seg::FS {
                 self.asm.alu_mem(alu::ADD, RAX, frame(segment_base(operand.seg)));
             }
-            retry = self.asm.here();
             self.asm.mov(RCX, RAX);
         }
         let (tag, addend) = match want {
@@ -204,14 +201,14 @@ impl Emitter<'_> {
             ),
         };
         self.asm.alu_mem(alu::XOR, RCX, frame(slot(number, tag)));
+        let mut most = 4096 - operand.size as i32;
         if operand.aligned {
-            self.asm.test_cl(15);
-            self.interpret_if(cc::NE, site);
+            // ror rcx, 4: what is not aligned becomes huge.
+            self.asm.bytes(&[0x48, 0xc1, 0xc9, 4]);
+            most >>= 4;
         }
-        self.asm.alu_imm(true, alu::CMP, RCX, 4096 - operand.size as i32);
+        self.asm.alu_imm(true, alu::CMP, RCX, most);
         let at = self.asm.jcc(cc::A);
-        let size = operand.size;
-        self.cold.push(Cold::Miss { at, retry, address: direct, want, size, slot: number, site });
         let addend = frame(slot(number, addend));
         let mem = match direct {
             Some(address) => {
@@ -223,6 +220,9 @@ impl Emitter<'_> {
                 Mem::at(RAX, 0)
             }
         };
+        let (size, aligned, slot) = (operand.size, operand.aligned, number);
+        let look = Look { want, size, aligned, direct: direct.is_some(), slot };
+        self.cold.push(Cold::Miss { at, back: self.asm.here(), look, site });
         Found { mem, slot: number }
     }
 
@@ -343,7 +343,7 @@ impl Emitter<'_> {
             }
         }
         if self.encode(&i).is_none() {
-            self.leave(site, super::frame::reason::INTERPRET);
+            self.leave(site, reason::INTERPRET);
         }
         let swaps = matches!(i.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
         for (guest, host) in guests.iter().zip(order) {
@@ -492,7 +492,7 @@ impl Emitter<'_> {
         }
         self.asm.mov(RAX, RBX);
         if self.encode(&i).is_none() {
-            self.leave(site, super::frame::reason::INTERPRET);
+            self.leave(site, reason::INTERPRET);
         }
         self.asm.mov(RBX, RAX);
         self.produced();
@@ -553,9 +553,16 @@ impl Emitter<'_> {
                 return None;
             }
             let host = if high && first.is_none() {
+                if second.is_some_and(|(_, other)| other == guest) {
+                    return None;
+                }
                 first = Some((n, guest));
                 Register::CH
             } else if second.is_none() && memory.is_none() {
+                if first.is_some_and(|(_, other)| other == guest) {
+                    // Both halves of one register.
+                    return None;
+                }
                 second = Some((n, guest));
                 if high { Register::AH } else { Register::AL }
             } else {
@@ -585,7 +592,7 @@ impl Emitter<'_> {
             }
         }
         if self.encode(&i).is_none() {
-            self.leave(site, super::frame::reason::INTERPRET);
+            self.leave(site, reason::INTERPRET);
         }
         let swaps = matches!(i.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
         for (register, host) in [(first, RCX), (second, RAX)] {
@@ -694,25 +701,17 @@ impl Emitter<'_> {
             self.go_to(target, site, false);
             return;
         }
-        // Known before anything is pushed: otherwise the interpreter does all of it.
+        self.push_return(item, site);
         self.asm.load(RAX, frame(BASE));
         self.asm.lea(RAX, Mem::at(RAX, target as i32));
-        self.call_found(item, site);
+        self.called(site);
     }
 
-    /// Calls the linear address in RAX.
-    fn call_found(&mut self, item: &Item, site: Site) {
+    /// Goes to the linear address in RAX, after the return address was pushed.
+    fn called(&mut self, site: Site) {
         let at = self.find_target();
-        self.cold.push(Cold::Leave { at, site, reason: super::frame::reason::INTERPRET });
-        self.asm.load(RAX, found_target(offset_of!(Target, base)));
-        self.asm.load(RCX, found_target(offset_of!(Target, host)));
-        self.asm.store(frame(KEPT), RAX);
-        self.asm.store(frame(KEPT + 8), RCX);
-        self.push_return(item, site);
-        self.asm.load(RAX, frame(KEPT));
-        self.asm.store(frame(BASE), RAX);
-        // jmp [kept target]
-        self.asm.rm(false, &[0xff], 4, frame(KEPT + 8));
+        self.cold.push(Cold::Unknown { at, site, reason: reason::CALL, pop: 0 });
+        self.jump_to_found();
     }
 
     /// Brings the target of an indirect branch to RAX.
@@ -735,7 +734,16 @@ impl Emitter<'_> {
 
     fn call_register(&mut self, item: &Item, site: Site) -> Option<()> {
         self.target_to_rax(item, site)?;
-        self.call_found(item, site);
+        // What is not canonical faults before anything is pushed.
+        self.asm.mov(RCX, RAX);
+        self.asm.shift(true, 7, RCX, 47);
+        self.asm.alu_imm(true, alu::ADD, RCX, 1);
+        self.asm.alu_imm(true, alu::CMP, RCX, 1);
+        self.interpret_if(cc::A, site);
+        self.asm.store(frame(KEPT), RAX);
+        self.push_return(item, site);
+        self.asm.load(RAX, frame(KEPT));
+        self.called(site);
         Some(())
     }
 
@@ -744,7 +752,8 @@ impl Emitter<'_> {
         let found = self.find(&Operand::stack(0, 8), Want::Read, true, site);
         self.asm.load(RAX, found.mem);
         let at = self.find_target();
-        self.cold.push(Cold::Leave { at, site, reason: super::frame::reason::INTERPRET });
+        let pop = 8 + more as u32;
+        self.cold.push(Cold::Unknown { at, site, reason: reason::RETURN, pop });
         self.add_to_stack(8 + more);
         self.jump_to_found();
         Some(())

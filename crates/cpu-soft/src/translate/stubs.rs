@@ -1,10 +1,12 @@
 //! The routines that translated code shares: the way in and out, look-ups, calls to the interpreter.
 
+use std::mem::offset_of;
+
 use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::asm::{Asm, Mem, alu, cc, frame};
 use super::frame::{
-    CPU, CPU_MXCSR, CPU_XMM, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, RAM, REASON,
-    SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_LOADED, cpu_register, reason,
+    CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, LINK, RAM,
+    REASON, SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_MISSING, cpu_register, reason,
     register, slot,
 };
 use crate::mem::{ENTRIES, Entry};
@@ -27,7 +29,45 @@ pub(crate) struct Calls {
     pub(crate) wrote: u64,
 }
 
-/// Offsets in the code cache of the shared routines.
+/// Which shared routine finds an operand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) want: Want,
+    /// Bytes: 1, 2, 4, 8 or 16.
+    pub(crate) size: u32,
+    /// It must lie at a multiple of its size.
+    pub(crate) aligned: bool,
+    /// RCX has the address, against the slot's tag; otherwise RAX has it.
+    pub(crate) direct: bool,
+    pub(crate) slot: usize,
+}
+
+impl Look {
+    /// Kinds by size and alignment; only operands of 16 bytes are ever aligned.
+    const SIZES: usize = 6;
+    const KINDS: usize = 4 * Self::SIZES * SLOTS;
+
+    fn number(self) -> usize {
+        let size = if self.aligned { 5 } else { self.size.trailing_zeros() as usize };
+        let kind = usize::from(self.want == Want::Write) * 2 + usize::from(self.direct);
+        (kind * Self::SIZES + size) * SLOTS + self.slot
+    }
+
+    fn with_number(number: usize) -> Self {
+        let (rest, slot) = (number / SLOTS, number % SLOTS);
+        let (kind, size) = (rest / Self::SIZES, rest % Self::SIZES);
+        Self {
+            want: if kind & 2 != 0 { Want::Write } else { Want::Read },
+            size: if size == 5 { 16 } else { 1 << size },
+            aligned: size == 5,
+            direct: kind & 1 != 0,
+            slot,
+        }
+    }
+}
+
+/// Offsets in the code cache of the shared routines. Those that are called with data have that
+/// behind the call.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Stubs {
     /// The way in: a function of the frame and the host address to go to, that returns the reason
@@ -35,25 +75,36 @@ pub(crate) struct Stubs {
     pub(crate) enter: u32,
     /// The way out: ECX has the site, EAX the reason.
     pub(crate) exit: u32,
+    /// By reason: the way out, called with the site as data.
+    leave: [u32; reason::COUNT as usize],
+    /// The way out of a block that is not good any more, or called out: keeps the host's flags.
+    pub(crate) stale: u32,
+    /// The way out for a link, called with a [`LinkData`]; and the same, keeping the host's flags.
+    pub(crate) link: u32,
+    pub(crate) link_host: u32,
     /// Loads the XMM registers and MXCSR. Changes RAX.
     pub(crate) load_xmm: u32,
     /// Runs the op at RAX in the interpreter; ECX has the site. The flags are in the frame.
     pub(crate) interpret: u32,
-    /// By [`Want`], log2 of the operand's size, and slot: fills the slot for the linear address in
-    /// RAX, which stays; ECX has the site. Does not return when it cannot.
-    miss: Vec<u32>,
+    /// By number of a [`Look`]: fills the slot. Called with, behind a jump of five bytes, the site as
+    /// data. Returns the addend in RAX for a direct one, otherwise the host address; does not return
+    /// when it cannot.
+    look: Vec<u32>,
     /// By slot: memory behind it was written that someone must be told of; ECX has the site of the
     /// next instruction.
     wrote: Vec<u32>,
 }
 
-/// Sizes of operands: 1, 2, 4, 8 and 16 bytes.
-const SIZES: usize = 5;
+/// Bytes of the jump between a call to a look-up and its site.
+const JUMP: i32 = 5;
 
 impl Stubs {
-    pub(crate) fn miss(&self, want: Want, size: u32, slot: usize) -> u32 {
-        let kind = usize::from(want == Want::Write) * SIZES + size.trailing_zeros() as usize;
-        self.miss[kind * SLOTS + slot]
+    pub(crate) fn look(&self, look: Look) -> u32 {
+        self.look[look.number()]
+    }
+
+    pub(crate) fn leave(&self, reason: u32) -> u32 {
+        self.leave[reason as usize]
     }
 
     pub(crate) fn wrote(&self, slot: usize) -> u32 {
@@ -72,14 +123,30 @@ impl Stubs {
         leave_code(asm);
         stubs.load_xmm = load_xmm(asm);
         stubs.interpret = interpret(asm, calls.interpret, leave);
+        for (why, place) in (0u32..).zip(&mut stubs.leave) {
+            *place = asm.here();
+            asm.bytes(&[0x59]);
+            asm.load32(RCX, Mem::at(RCX, 0));
+            asm.mov_imm32(RAX, why);
+            asm.jmp_to(stubs.exit);
+        }
+        stubs.stale = asm.here();
+        asm.flags_to_ax();
+        asm.store32(frame(8 + FLAGS), RAX);
+        asm.jmp_to(stubs.leave(reason::ATTENTION));
+        stubs.link_host = asm.here();
+        asm.flags_to_ax();
+        asm.store32(frame(8 + FLAGS), RAX);
+        stubs.link = asm.here();
+        asm.bytes(&[0x59]);
+        asm.store(frame(LINK), RCX);
+        asm.load32(RCX, Mem::at(RCX, 0));
+        asm.mov_imm32(RAX, reason::LINK);
+        asm.jmp_to(stubs.exit);
         let fill = fill(asm, calls.fill, stubs.exit);
-        for want in [Want::Read, Want::Write] {
-            for size in 0..SIZES {
-                for slot in 0..SLOTS {
-                    stubs.miss.push(asm.here());
-                    miss(asm, want, 1 << size, slot, fill, stubs.exit);
-                }
-            }
+        for number in 0..Look::KINDS {
+            stubs.look.push(asm.here());
+            miss(asm, Look::with_number(number), fill);
         }
         let wrote = wrote_common(asm, calls.wrote, leave);
         for slot in 0..SLOTS {
@@ -148,13 +215,13 @@ fn save(asm: &mut Asm, bias: usize, give_up: bool) {
             asm.store(place, home);
         }
     }
-    asm.poll(bias + XMM_LOADED);
-    let skip = asm.jcc(cc::E);
+    asm.poll(bias + XMM_MISSING);
+    let skip = asm.jcc(cc::NE);
     xmm(asm, true);
     asm.rm(false, &[0x0f, 0xae], 3, Mem::at(RAX, CPU_MXCSR as i32));
     asm.rm(false, &[0x0f, 0xae], 2, frame(bias + HOST_MXCSR));
     if give_up {
-        asm.store32_imm(frame(bias + XMM_LOADED), 0);
+        asm.store32_imm(frame(bias + XMM_MISSING), 1);
     }
     asm.land(skip);
 }
@@ -172,8 +239,8 @@ fn restore(asm: &mut Asm, bias: usize, with_xmm: bool) {
         }
     }
     if with_xmm {
-        asm.poll(bias + XMM_LOADED);
-        let skip = asm.jcc(cc::E);
+        asm.poll(bias + XMM_MISSING);
+        let skip = asm.jcc(cc::NE);
         xmm(asm, false);
         asm.rm(false, &[0x0f, 0xae], 2, Mem::at(RAX, CPU_MXCSR as i32));
         asm.land(skip);
@@ -186,7 +253,7 @@ fn load_xmm(asm: &mut Asm) -> u32 {
     asm.load(RAX, frame(8 + CPU));
     xmm(asm, false);
     asm.rm(false, &[0x0f, 0xae], 2, Mem::at(RAX, CPU_MXCSR as i32));
-    asm.store32_imm(frame(8 + XMM_LOADED), 1);
+    asm.store32_imm(frame(8 + XMM_MISSING), 0);
     asm.bytes(&[0xc3]);
     here
 }
@@ -209,7 +276,7 @@ fn call(asm: &mut Asm, function: u64) {
 fn leave_from_call(asm: &mut Asm, leave: u32) {
     asm.alu_imm(true, alu::ADD, RSP, 8);
     asm.store32(frame(REASON), RAX);
-    asm.store32_imm(frame(XMM_LOADED), 0);
+    asm.store32_imm(frame(XMM_MISSING), 1);
     asm.jmp_to(leave);
 }
 
@@ -230,83 +297,117 @@ fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
     here
 }
 
-/// The way to the page walk: `SPARE_TARGET` has the address, ECX slot and [`Want`].
-fn fill(asm: &mut Asm, function: u64, exit: u32) -> u32 {
-    asm.align(16, 0);
-    let here = asm.here();
-    asm.store32(frame(8 + REASON), RCX);
-    save(asm, 8, false);
-    asm.load(RDX, frame(8 + SPARE_TARGET));
-    asm.load32(RCX, frame(8 + REASON));
-    call(asm, function);
-    let out = asm.jcc(cc::NE);
-    restore(asm, 8, true);
-    asm.load(RAX, frame(8 + SPARE_TARGET));
-    asm.bytes(&[0xc3]);
-    asm.land(out);
-    restore(asm, 8, true);
-    asm.alu_imm(true, alu::ADD, RSP, 8);
-    asm.load32(RCX, frame(SITE));
-    asm.mov_imm32(RAX, reason::INTERPRET);
-    asm.jmp_to(exit);
-    here
+/// The places to go to when a look-up needs the page walk, by whether it is direct, and when it
+/// cannot succeed.
+#[derive(Debug, Clone, Copy)]
+struct Fill {
+    walk: [u32; 2],
+    refuse: u32,
 }
 
-fn miss(asm: &mut Asm, want: Want, size: u32, number: usize, fill: u32, exit: u32) {
-    const PAGE: i32 = -4096;
+/// The way to the page walk: `SPARE_TARGET` has the address, ECX slot and [`Want`].
+fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
     asm.align(16, 0);
-    asm.store32(frame(8 + SITE), RCX);
+    let refuse = asm.here();
+    asm.bytes(&[0x59]);
+    asm.load32(RCX, Mem::at(RCX, JUMP));
+    asm.mov_imm32(RAX, reason::INTERPRET);
+    asm.jmp_to(exit);
+    let walk = [false, true].map(|direct| {
+        asm.align(16, 0);
+        let here = asm.here();
+        asm.store32(frame(8 + REASON), RCX);
+        save(asm, 8, false);
+        asm.load(RDX, frame(8 + SPARE_TARGET));
+        asm.load32(RCX, frame(8 + REASON));
+        call(asm, function);
+        let out = asm.jcc(cc::NE);
+        restore(asm, 8, true);
+        asm.load(RAX, frame(8 + SPARE));
+        if !direct {
+            asm.alu_mem(alu::ADD, RAX, frame(8 + SPARE_TARGET));
+        }
+        asm.bytes(&[0xc3]);
+        asm.land(out);
+        restore(asm, 8, true);
+        asm.jmp_to(refuse);
+        here
+    });
+    Fill { walk, refuse }
+}
+
+fn miss(asm: &mut Asm, look: Look, fill: Fill) {
+    const PAGE: i32 = -4096;
+    let (tag, tag_at, addend_at) = match look.want {
+        Want::Read => (
+            offset_of!(Entry, read),
+            offset_of!(Slot, read_tag),
+            offset_of!(Slot, read_addend),
+        ),
+        Want::Write => (
+            offset_of!(Entry, write),
+            offset_of!(Slot, write_tag),
+            offset_of!(Slot, write_addend),
+        ),
+    };
+    asm.align(16, 0);
+    if look.direct {
+        if look.aligned {
+            // rol rcx, 4: it was turned for the comparison.
+            asm.bytes(&[0x48, 0xc1, 0xc1, 4]);
+        }
+        asm.alu_mem(alu::XOR, RCX, frame(8 + slot(look.slot, tag_at)));
+        asm.mov(RAX, RCX);
+    }
     asm.store(frame(8 + SPARE_TARGET), RAX);
     asm.mov32(RCX, RAX);
     asm.alu_imm(false, alu::AND, RCX, 0xfff);
-    asm.alu_imm(false, alu::CMP, RCX, 4096 - size as i32);
+    let mut most = 4096 - look.size as i32;
+    if look.aligned {
+        // ror ecx, 4
+        asm.bytes(&[0xc1, 0xc9, 4]);
+        most >>= 4;
+    }
+    asm.alu_imm(false, alu::CMP, RCX, most);
     let crossing = asm.jcc(cc::A);
-    asm.mov(RCX, RAX);
-    // The generation of the address's half.
-    asm.shift(true, 5, RCX, 63);
-    let generation = Mem { base: RSP, index: Some((RCX, 3)), disp: (8 + GENERATION) as i32 };
-    asm.alu_imm(true, alu::AND, RAX, PAGE);
-    asm.alu_mem(alu::OR, RAX, generation);
-    asm.mov(RCX, RAX);
+    // The generation of the address's half. The way from the address to its addend is short: code
+    // that follows pointers waits for it.
+    asm.store(frame(8 + SPARE), RDX);
+    asm.mov(RDX, RAX);
+    asm.shift(true, 5, RDX, 63);
+    asm.load(RDX, Mem { base: RSP, index: Some((RDX, 3)), disp: (8 + GENERATION) as i32 });
     let entry = size_of::<Entry>().trailing_zeros() as u8;
+    asm.mov(RCX, RAX);
     asm.shift(true, 5, RCX, 12 - entry);
     asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
     asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
-    let (tag, tag_at, addend_at) = match want {
-        Want::Read => (
-            std::mem::offset_of!(Entry, read),
-            std::mem::offset_of!(Slot, read_tag),
-            std::mem::offset_of!(Slot, read_addend),
-        ),
-        Want::Write => (
-            std::mem::offset_of!(Entry, write),
-            std::mem::offset_of!(Slot, write_tag),
-            std::mem::offset_of!(Slot, write_addend),
-        ),
-    };
-    asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, tag as i32));
-    let unknown = asm.jcc(cc::NE);
-    asm.load(RCX, Mem::at(RCX, std::mem::offset_of!(Entry, addend) as i32));
     asm.alu_imm(true, alu::AND, RAX, PAGE);
-    asm.store(frame(8 + slot(number, tag_at)), RAX);
-    asm.store(frame(8 + slot(number, addend_at)), RCX);
-    if want == Want::Write {
-        asm.alu(alu::ADD, RCX, RAX);
-        asm.alu_mem(alu::SUB, RCX, frame(8 + RAM));
-        asm.shift(true, 5, RCX, 12);
-        asm.alu_mem(alu::ADD, RCX, frame(8 + STATES));
-        asm.store(frame(8 + slot(number, std::mem::offset_of!(Slot, state))), RCX);
+    asm.alu(alu::OR, RDX, RAX);
+    asm.alu_mem(alu::CMP, RDX, Mem::at(RCX, tag as i32));
+    asm.load(RDX, frame(8 + SPARE));
+    let unknown = asm.jcc(cc::NE);
+    asm.load(RCX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
+    asm.store(frame(8 + slot(look.slot, tag_at)), RAX);
+    asm.store(frame(8 + slot(look.slot, addend_at)), RCX);
+    if look.want == Want::Write {
+        asm.alu(alu::ADD, RAX, RCX);
+        asm.alu_mem(alu::SUB, RAX, frame(8 + RAM));
+        asm.shift(true, 5, RAX, 12);
+        asm.alu_mem(alu::ADD, RAX, frame(8 + STATES));
+        asm.store(frame(8 + slot(look.slot, offset_of!(Slot, state))), RAX);
     }
-    asm.load(RAX, frame(8 + SPARE_TARGET));
+    if look.direct {
+        asm.mov(RAX, RCX);
+    } else {
+        asm.load(RAX, frame(8 + SPARE_TARGET));
+        asm.alu(alu::ADD, RAX, RCX);
+    }
     asm.bytes(&[0xc3]);
     asm.land(unknown);
-    asm.mov_imm32(RCX, number as u32 | u32::from(want == Want::Write) << 8);
-    asm.jmp_to(fill);
+    asm.mov_imm32(RCX, look.slot as u32 | u32::from(look.want == Want::Write) << 8);
+    asm.jmp_to(fill.walk[usize::from(look.direct)]);
     asm.land(crossing);
-    asm.alu_imm(true, alu::ADD, RSP, 8);
-    asm.load32(RCX, frame(SITE));
-    asm.mov_imm32(RAX, reason::INTERPRET);
-    asm.jmp_to(exit);
+    asm.jmp_to(fill.refuse);
 }
 
 fn wrote_common(asm: &mut Asm, function: u64, leave: u32) -> u32 {

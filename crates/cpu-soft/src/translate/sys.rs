@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
-use super::frame::Frame;
+use super::frame::{Frame, LinkData};
 use super::thread::Thread;
 use crate::cpu::Cpu;
 use crate::op::Op;
@@ -99,6 +99,23 @@ impl CodeMemory {
             let to = self.write.start.as_ptr().add(offset);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
+    }
+
+    /// The data of a link at `offset`.
+    pub(crate) fn link_data(&self, offset: u32) -> Option<LinkData> {
+        let end = (offset as usize).checked_add(LinkData::BYTES)?;
+        if end > self.write.len {
+            return None;
+        }
+        let mut words = [[0u8; 4]; 3];
+        // SAFETY: within the mapping, as just checked; the bytes were written before code that leads
+        // to them could run.
+        unsafe {
+            let from = self.write.start.as_ptr().add(offset as usize);
+            std::ptr::copy_nonoverlapping(from, words.as_mut_ptr().cast(), LinkData::BYTES);
+        }
+        let [site, page, place] = words.map(u32::from_le_bytes);
+        Some(LinkData { site, page, place })
     }
 
     /// The eight bytes at `offset`, a multiple of 8, as one atomic value: other processors may run

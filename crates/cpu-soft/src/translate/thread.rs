@@ -1,5 +1,7 @@
 //! One processor's side of translated code: the way in and out, and the functions it calls.
 
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use riad_cpu::x86::{cr0, cr4, rflags};
 
-use super::cache::{CodeCache, Key, Known, Presence};
+use super::cache::{CodeCache, Key, Known, Presence, Spread};
 use super::emit::Kind;
 use super::frame::{Frame, SLOTS, Site, Slot, TARGETS, Target, reason};
 use super::stubs::Calls;
@@ -17,13 +19,10 @@ use crate::fault::Done;
 use crate::flags::Flags;
 use crate::mem::Tlb;
 use crate::mmu::Access;
-use crate::op::{Op, seg};
+use crate::op::{Op, gpr, seg};
 use crate::raw;
 use crate::sys::barrier;
 use crate::timekeeper::Timekeeper;
-
-/// Pages whose targets are looked for one by one when they are flushed; more forget all.
-const PAGE_BITS: usize = 4096;
 
 /// A processor's frame and what it knows of the cache.
 #[derive(Debug)]
@@ -42,8 +41,8 @@ pub(crate) struct Thread {
     nowhere: u64,
     sink: (u64, u64),
     secret: u64,
-    /// A bit for each page that may have targets, hashed.
-    pages: Box<[u64; PAGE_BITS / 64]>,
+    /// Pages that may have targets.
+    pages: HashSet<u64, BuildHasherDefault<Spread>>,
     /// Whether links and targets are used; otherwise each block comes out.
     pub(crate) chained: bool,
 }
@@ -96,10 +95,11 @@ impl Thread {
             nowhere,
             sink,
             secret: random(),
-            pages: Box::new([0; PAGE_BITS / 64]),
+            pages: HashSet::default(),
             chained: true,
         };
         let frame = thread.frame();
+        frame.xmm_missing.set(1);
         frame.ram.set(tlb.ram_address());
         frame.states.set(tlb.states_address());
         thread.forget_targets();
@@ -134,7 +134,7 @@ impl Thread {
         for target in &self.frame().targets {
             target.set(self.no_target());
         }
-        self.pages.fill(0);
+        self.pages.clear();
     }
 
     /// A target that no address has.
@@ -142,16 +142,10 @@ impl Thread {
         Target { key: self.nowhere, host: 0, base: 0, _unused: 0 }
     }
 
-    fn page_bit(page: u64) -> (usize, u64) {
-        let bit = (page >> 12) as usize & (PAGE_BITS - 1);
-        (bit / 64, 1 << (bit % 64))
-    }
-
     /// Forgets where indirect jumps into a page lead.
     fn forget_page(&mut self, address: u64) {
         let page = address & !0xfff;
-        let (word, bit) = Self::page_bit(page);
-        if self.pages[word] & bit == 0 {
+        if !self.pages.remove(&page) {
             return;
         }
         // Targets are found by their low bits: those of a page are neighbours.
@@ -241,15 +235,37 @@ impl Thread {
         if self.chained {
             let base = rip & !0xfff;
             self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
-            let (word, bit) = Self::page_bit(rip & !0xfff);
-            self.pages[word] |= bit;
-            if link != 0 && link >> 32 == page as u64 {
-                let saved = link & 1 != 0;
-                let target = if saved { entries.saved } else { entries.host };
-                self.cache.link(link as u32 & !3, target, turn);
+            self.pages.insert(base);
+            if link != 0 {
+                self.cache.link(link, key, page, turn);
             }
         }
         Ok(Some(address))
+    }
+
+    /// Carries out a branch whose target translated code does not know. What is not canonical is the
+    /// interpreter's to refuse.
+    fn branch(&self, cpu: &mut Cpu, kind: u32) -> u32 {
+        let frame = self.frame();
+        let salted = frame.spare.get();
+        // Salts leave the low bits alone, and which half it is decides the salt.
+        let target = [0, 1].map(|half| salted ^ frame.salt[half].get());
+        let target = match target {
+            [low, _] if low >> 47 == 0 => low,
+            [_, high] if high >> 47 == 0x1_ffff => high,
+            _ => {
+                if kind == reason::CALL {
+                    cpu.regs[gpr::RSP] = cpu.regs[gpr::RSP].wrapping_add(8);
+                }
+                return reason::INTERPRET;
+            }
+        };
+        if kind == reason::RETURN {
+            let pop = frame.spare_target.get();
+            cpu.regs[gpr::RSP] = cpu.regs[gpr::RSP].wrapping_add(pop);
+        }
+        cpu.set_rip(target);
+        reason::JUMP
     }
 
     #[cold]
@@ -309,8 +325,13 @@ impl Thread {
         let frame = self.frame();
         set_status(&mut cpu.flags, frame.flags.get());
         let site = Site(frame.site.get());
+        let reason = match reason {
+            reason::JUMP | reason::CALL | reason::RETURN => self.branch(cpu, reason),
+            other => other,
+        };
+        let frame = self.frame();
         let left = match reason {
-            reason::MOVED => site.left().saturating_sub(1),
+            reason::MOVED | reason::JUMP => site.left().saturating_sub(1),
             _ => {
                 if reason != reason::FAULT {
                     cpu.set_rip(frame.base.get() + site.offset());
@@ -397,7 +418,7 @@ extern "C" fn fill(cpu: *mut Cpu, frame: *const Frame, address: u64, what: u32) 
     let write = what & 0x100 != 0;
     let access = if write { Access::Write } else { Access::Read };
     let Ok(Ok(host)) = cpu.host(seg::DS, address, access) else { return reason::INTERPRET };
-    let slot = &frame.slots[what as usize % SLOTS];
+    let slot = &frame.slots[(what & 0xff) as usize % SLOTS];
     let page = address & !0xfff;
     let addend = (host.expose_provenance() as u64).wrapping_sub(address);
     let mut content = slot.get();
@@ -410,6 +431,7 @@ extern "C" fn fill(cpu: *mut Cpu, frame: *const Frame, address: u64, what: u32) 
         content.read_addend = addend;
     }
     slot.set(content);
+    frame.spare.set(addend);
     0
 }
 
