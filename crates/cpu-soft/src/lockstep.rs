@@ -18,22 +18,25 @@
 //!   reads what it destroyed;
 //! * devices: a rehearsal stops in front of everything that is not RAM.
 //!
+//! Dropping an instruction half way, to leave it to the interpreter, is no difference: its pages may
+//! be marked as accessed, and a call may have pushed.
+//!
 //! A device that reads or writes the very bytes that a block writes, at that moment, can see them
 //! come and go, or be taken for a difference. Other processors would be, all the time: there is one.
+
+mod difference;
+mod rehearsal;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use iced_x86::{Code, RflagsBits};
-use riad_cpu::x86::rflags;
-use riad_memory::Gpa;
+use iced_x86::RflagsBits;
+use riad_cpu::x86::{Activity, rflags};
 
 use crate::block::BlockCache;
 use crate::cpu::Cpu;
-use crate::fault::{Done, Fault};
 use crate::flags::Flags;
-use crate::mem::{Entry, Tlb};
 use crate::mmu::Access;
 use crate::op::Op;
 use crate::raw;
@@ -44,13 +47,16 @@ use crate::translate::emit::{self, Kind};
 use crate::translate::flags;
 use crate::translate::reason;
 use crate::translate::thread::{Out, Thread};
+use difference::{Difference, NAMES};
+pub(crate) use rehearsal::Rehearsal;
+use rehearsal::Write;
 
 /// Blocks that are kept decoded.
 const MOST_BLOCKS: usize = 1 << 16;
 /// Blocks between two looks at everything else.
 const MOST_ROUNDS: u32 = 256;
-/// No instruction of a block writes more bytes at once.
-const WIDEST: usize = 16;
+/// The bits of a page-table entry that a walk sets: accessed and dirty (SDM 3A, 4.8).
+const MARKS: u128 = 0x60;
 
 /// One instruction of a block, and what becomes of the status flags.
 #[derive(Clone, Copy)]
@@ -76,79 +82,6 @@ struct Mark {
 
 /// The XMM registers and MXCSR.
 type Vectors = ([u128; 16], u32);
-
-/// Bytes that an instruction was about to write, and perhaps some behind them.
-#[derive(Debug, Clone, Copy)]
-struct Write {
-    host: usize,
-    len: usize,
-    /// Before and after the instruction.
-    old: u128,
-    new: u128,
-}
-
-impl Write {
-    fn at(&self) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut(self.host)
-    }
-
-    fn load(&self) -> u128 {
-        if self.len == WIDEST {
-            return raw::load(self.at());
-        }
-        let mut bytes = [0; WIDEST];
-        raw::copy_out(self.at(), &mut bytes[..self.len]);
-        u128::from_le_bytes(bytes)
-    }
-
-    /// Puts back what was there, where it changed: what lies beside it may be a device's.
-    fn undo(&self) {
-        let changed = (self.old ^ self.new).to_le_bytes();
-        for (i, (byte, changed)) in self.old.to_le_bytes().into_iter().zip(changed).enumerate() {
-            if changed != 0 {
-                raw::store(raw::offset(self.at(), i), byte);
-            }
-        }
-    }
-
-    /// Lays the bytes of a later write over these, when they are the same memory.
-    fn overlay(&self, content: u128, later: &Self) -> u128 {
-        if later.host.abs_diff(self.host) >= WIDEST {
-            return content;
-        }
-        let (mut bytes, new) = (content.to_le_bytes(), later.new.to_le_bytes());
-        for (i, byte) in bytes[..self.len].iter_mut().enumerate() {
-            if let Some(n) = (self.host + i).checked_sub(later.host)
-                && n < later.len
-            {
-                *byte = new[n];
-            }
-        }
-        u128::from_le_bytes(bytes)
-    }
-}
-
-/// What makes a rehearsal of a run: while the TLB has this, its tables are empty, so that every
-/// access comes by [`Cpu::rehearsed_host`].
-#[derive(Default)]
-pub(crate) struct Rehearsal {
-    /// The TLB's own tables.
-    tables: [Box<[Entry]>; 4],
-    writes: Vec<Write>,
-    /// The block may not be what it was.
-    pub(crate) overwrites_code: bool,
-}
-
-impl Rehearsal {
-    /// Tells that up to [`WIDEST`] bytes at `host` may be written next; `room` of them are there.
-    pub(crate) fn note(&mut self, host: *mut u8, room: usize) {
-        let len = room.min(WIDEST);
-        let mut write = Write { host: host.expose_provenance(), len, old: 0, new: 0 };
-        write.old = write.load();
-        write.new = write.old;
-        self.writes.push(write);
-    }
-}
 
 /// What lockstep keeps for a processor.
 #[derive(Default)]
@@ -181,60 +114,6 @@ impl Drop for Lockstep {
         tracing::info!(blocks, instructions, "the two tiers of the processor were compared");
     }
 }
-
-/// Where the two tiers differ, in words.
-#[derive(Debug, Clone)]
-pub(crate) struct Difference {
-    /// Linear address of the block.
-    rip: u64,
-    /// Instructions that translated code ran, and that the block has.
-    ran: u64,
-    count: usize,
-    reason: u32,
-    what: Vec<String>,
-    code: Vec<(Code, u8)>,
-    bytes: Vec<u8>,
-    start: [u64; 16],
-    flags: u64,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the translator and the interpreter disagree on the block at {:#x}, after {} of {} \
-             instructions (it came out for reason {}): {}; code:",
-            self.rip,
-            self.ran,
-            self.count,
-            self.reason,
-            self.what.join(", ")
-        )?;
-        let mut bytes = self.bytes.as_slice();
-        for &(code, len) in &self.code {
-            let (these, rest) = bytes.split_at(usize::from(len).min(bytes.len()));
-            write!(f, " {code:?} ")?;
-            these.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-            bytes = rest;
-            f.write_str(";")?;
-        }
-        f.write_str(" registers before it:")?;
-        for (value, name) in self.start.iter().zip(NAMES) {
-            write!(f, " {name}={value:#x}")?;
-        }
-        write!(
-            f,
-            " rflags={:#x}; this is a fault of Riad's: please report this message, and use the \
-             engine soft:interp meanwhile",
-            self.flags
-        )
-    }
-}
-
-const NAMES: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
 
 /// `iced`'s flags in their places in RFLAGS.
 fn places(bits: u32) -> u64 {
@@ -311,8 +190,7 @@ impl Lockstep {
         self.vectors.push(vectors);
         self.before.clear();
         let mut rehearsal = self.rehearsal.take().unwrap_or_default();
-        rehearsal.writes.clear();
-        rehearsal.overwrites_code = false;
+        rehearsal.begin();
         cpu.tlb.begin_rehearsal(rehearsal);
         for step in block {
             cpu.this_rip = cpu.rip();
@@ -428,10 +306,12 @@ impl Lockstep {
     fn memory(&self, count: usize) -> impl Iterator<Item = String> {
         let writes = self.rehearsal.as_ref().map_or(&[][..], |rehearsal| &rehearsal.writes);
         let done = &writes[..count];
-        writes.iter().zip(&self.before).filter_map(|(write, &before)| {
+        writes.iter().zip(&self.before).enumerate().filter_map(move |(n, (write, &before))| {
             let wanted = done.iter().fold(before, |content, later| write.overlay(content, later));
             let is = write.load();
-            (is != wanted).then(|| {
+            // An instruction that was left to the interpreter may have been on its way already.
+            let mask = if write.walk && n >= count { !MARKS } else { u128::MAX };
+            ((is ^ wanted) & mask != 0).then(|| {
                 let place = write.host;
                 format!("memory at host address {place:#x} is {is:#x} and should be {wanted:#x}")
             })
@@ -463,54 +343,7 @@ impl Lockstep {
     }
 }
 
-impl Tlb {
-    fn begin_rehearsal(&mut self, mut rehearsal: Box<Rehearsal>) {
-        std::mem::swap(&mut self.tables, &mut rehearsal.tables);
-        self.rehearsal = Some(rehearsal);
-    }
-
-    fn end_rehearsal(&mut self) -> Option<Box<Rehearsal>> {
-        let mut rehearsal = self.rehearsal.take()?;
-        std::mem::swap(&mut self.tables, &mut rehearsal.tables);
-        Some(rehearsal)
-    }
-}
-
 impl Cpu {
-    /// [`host`](Self::host) in a rehearsal: the TLB is as it was, but nothing new goes in, and what
-    /// is not RAM ends the rehearsal.
-    #[cold]
-    pub(crate) fn rehearsed_host(
-        &mut self,
-        s: u8,
-        address: u64,
-        access: Access,
-    ) -> Done<Result<*mut u8, Gpa>> {
-        let view = self.tlb.view;
-        let tag = self.tlb.tag(address);
-        let entry = self.tlb.rehearsal.as_ref().and_then(|rehearsal| {
-            let entry = rehearsal.tables[view].get(Tlb::slot(address))?;
-            let known = if access == Access::Write { entry.write } else { entry.read };
-            (known == tag).then_some(entry.addend)
-        });
-        let host = match entry {
-            Some(addend) => {
-                std::ptr::with_exposed_provenance_mut(addend.wrapping_add(address as usize))
-            }
-            None => {
-                let gpa = self.translate(s, address, access, view)?.gpa;
-                let Some(page) = self.memory.page(gpa) else { return Err(Fault::GP0) };
-                raw::offset(page.host, (address & 0xfff) as usize)
-            }
-        };
-        if access == Access::Write
-            && let Some(rehearsal) = &mut self.tlb.rehearsal
-        {
-            rehearsal.note(host, 4096 - (address & 0xfff) as usize);
-        }
-        Ok(Ok(host))
-    }
-
     /// Runs blocks in both tiers, and once what only the interpreter can do, until there is something
     /// to look at, or `budget` instructions ran. `lockstep` says
     /// whether they agreed.
@@ -528,7 +361,7 @@ impl Cpu {
             if self.retired >= end
                 || lockstep.difference.is_some()
                 || self.local.requests() != 0
-                || self.events.activity != riad_cpu::x86::Activity::Running
+                || self.events.activity != Activity::Running
                 || !self.translatable()
             {
                 return Ok(());

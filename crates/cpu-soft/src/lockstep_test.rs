@@ -15,11 +15,10 @@ const DATA: u64 = 0x2_0000;
 
 /// Adds 1 to RBX, stores it, and goes on for ever:
 /// `top: add rbx, 1; mov [rsi], rbx; movq xmm0, rbx; jmp top`.
-const LOOP: [u8; 14] = [
-    0x48, 0x83, 0xc3, 0x01, 0x48, 0x89, 0x1e, 0x66, 0x48, 0x0f, 0x6e, 0xc3, 0xeb, 0xf2,
-];
+const LOOP: [u8; 14] =
+    [0x48, 0x83, 0xc3, 0x01, 0x48, 0x89, 0x1e, 0x66, 0x48, 0x0f, 0x6e, 0xc3, 0xeb, 0xf2];
 
-/// A processor in 64-bit mode, with the first GiB mapped to itself.
+/// A processor in 64-bit mode, with its memory mapped to itself.
 fn vcpu(tier: Tier, code: &[u8]) -> (SoftVcpu, GuestMemory) {
     let memory = GuestMemory::new(&[(Gpa(0), 1 << 20)]).expect("memory");
     memory.write_u64(Gpa(0x1000), 0x2000 | 7).expect("RAM");
@@ -110,23 +109,25 @@ fn code_that_overwrites_its_own_block_is_the_same_in_both() {
         return;
     }
     // mov byte [rip + 3], 5; add rbx, 1 (which becomes 5); mov [rsi], rbx; jmp $
-    let code = [
-        0xc6, 0x05, 0x03, 0, 0, 0, 5, 0x48, 0x83, 0xc3, 0x01, 0x48, 0x89, 0x1e, 0xeb, 0xfe,
-    ];
+    let code = [0xc6, 0x05, 0x03, 0, 0, 0, 5, 0x48, 0x83, 0xc3, 0x01, 0x48, 0x89, 0x1e, 0xeb, 0xfe];
     for tier in [Tier::Interpreter, Tier::Translator, Tier::Lockstep] {
         let (mut vcpu, memory) = vcpu(tier, &code);
         assert_eq!(vcpu.run(Limit::Instructions(100)).expect("an exit"), Exit::Limit);
-        assert_eq!(memory.read_u64(Gpa(DATA)).expect("RAM"), 5, "{tier:?} {:x?}", memory.read_vec(Gpa(CODE), 16));
+        assert_eq!(
+            memory.read_u64(Gpa(DATA)).expect("RAM"),
+            5,
+            "{tier:?} {:x?}",
+            memory.read_vec(Gpa(CODE), 16)
+        );
     }
 }
 
 #[test]
-fn a_rehearsal_leaves_no_accessed_and_dirty_bits() {
+fn what_is_behind_a_fault_leaves_no_dirty_bit() {
     if !translates_here() {
         return;
     }
-    // mov eax, [0x80000000], which is not there, before a store that would set the dirty bit:
-    // nor eax, [high]; mov [rsi], rbx
+    // mov eax, [rdi], which is not there; mov [rsi], rbx, which would make the page dirty; jmp $
     let code = [0x8b, 0x07, 0x48, 0x89, 0x1e, 0xeb, 0xfe];
     let (mut vcpu, memory) = vcpu(Tier::Lockstep, &code);
     let mut state = vcpu.state().expect("a state");

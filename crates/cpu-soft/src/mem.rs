@@ -43,8 +43,9 @@ pub struct Tlb {
     pub(crate) generation: [u64; 2],
     /// Pages of the upper half are known that are not global.
     upper_private: bool,
-    /// Last generation handed out.
+    /// Last generation handed out, and how often they began anew.
     last_generation: u64,
+    pub(crate) wraps: u64,
     /// Generations of address spaces that may be returned to: (PCID, CR3 base), generation.
     spaces: Vec<(u64, u64)>,
     /// For each half a range that covers all entries cut from large pages: INVLPG into it flushes
@@ -95,6 +96,7 @@ impl Tlb {
             generation: [1, 2],
             upper_private: false,
             last_generation: 2,
+            wraps: 0,
             spaces: Vec::new(),
             large: [None; 2],
             large_exec: vec![0; ENTRIES].into_boxed_slice(),
@@ -140,6 +142,7 @@ impl Tlb {
             }
             self.spaces.clear();
             self.large = [None; 2];
+            self.wraps += 1;
             // The tables are empty: this is good for the upper half as well.
             self.generation[1] = 1;
             self.last_generation = 1;

@@ -298,7 +298,7 @@ impl Cpu {
             dirty = wanted & D != 0;
             if wanted != step.entry {
                 if let Some(rehearsal) = &mut self.tlb.rehearsal {
-                    rehearsal.note(step.host, if step.wide { 8 } else { 4 });
+                    rehearsal.note_walk(step.host, if step.wide { 8 } else { 4 });
                 }
                 let changed = if step.wide {
                     raw::swap_if::<u64>(step.host, step.entry, wanted).is_err()

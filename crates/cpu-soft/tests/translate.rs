@@ -26,6 +26,8 @@ mod instruction;
 mod kinds;
 #[path = "translate/layout.rs"]
 mod layout;
+#[path = "translate/lockstep.rs"]
+mod lockstep;
 #[path = "translate/program.rs"]
 mod program;
 #[path = "oracle/random.rs"]

@@ -282,10 +282,7 @@ impl CodeCache {
         let mut items = std::mem::take(&mut inner.items);
         decode(bytes, key.offset(), kind, &mut items);
         let plain = items.first().is_some_and(|first| {
-            use super::class::Class;
-            use iced_x86::FlowControl;
-            first.class != Class::Interpret
-                || !kind.pure && first.i.flow_control() == FlowControl::Next && !first.i.is_invalid()
+            !kind.pure || first.class != super::class::Class::Interpret
         });
         let known = if plain { self.emit(inner, key, kind, within_large, &items) } else { None };
         inner.items = items;
@@ -363,6 +360,7 @@ impl CodeCache {
             return false;
         }
         let segment = &mut inner.segments[next];
+        self.memory.written(inner.end - self.segment, self.segment);
         segment.ops.clear();
         segment.fill = segment.fill.wrapping_add(1);
         inner.current = next;

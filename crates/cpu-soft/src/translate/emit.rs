@@ -86,6 +86,8 @@ pub(crate) enum Cold {
     Wrote { at: Hole, back: u32, slot: usize, site: Site, host_flags: bool },
     /// A branch to a block that is not linked yet.
     Link { at: Hole, target: u32, page: usize, saved: bool },
+    /// A pointer's page is not in the TLB.
+    Follow { at: Hole, retry: u32, address: Mem, look: Look, site: Site },
     /// A run of pushes or pops does not lie in the slot's page.
     Run { at: Hole, retry: u32, look: Look, low: i32, bytes: i32, site: Site },
     /// A conditional branch out of the page.
@@ -310,7 +312,7 @@ impl Emitter<'_> {
     /// the block goes on.
     pub(super) fn interpret(&mut self, item: &Item, site: Site) -> bool {
         self.save();
-        if self.kind.pure || item.i.flow_control() != FlowControl::Next || item.i.is_invalid() {
+        if self.kind.pure {
             self.leave(site, reason::INTERPRET);
             return false;
         }
@@ -321,7 +323,11 @@ impl Emitter<'_> {
         self.asm.mov_imm64(RAX, address);
         self.asm.call_to(self.stubs.interpret);
         self.flags = Place { host: false, saved: true };
-        true
+        // What moves control comes out of the call; should it not, the next block is looked up.
+        item.i.flow_control() == FlowControl::Next || {
+            self.leave(Site::new(item.next, self.count, self.count), reason::DONE);
+            false
+        }
     }
 
     /// A patchable jump to the block at `target` of this page.
@@ -480,6 +486,13 @@ impl Emitter<'_> {
                 self.asm.alu_imm(false, alu::CMP, RCX, 4096 - bytes);
                 self.interpret_if(cc::A, site);
                 self.asm.jmp_to(retry);
+            }
+            Cold::Follow { at, retry, address, look, site } => {
+                self.asm.land(at);
+                self.asm.lea(RAX, address);
+                self.asm.call_to(self.stubs.look(look));
+                self.asm.jmp_to(retry);
+                self.asm.bytes(&site.0.to_le_bytes());
             }
             Cold::Written => {}
             Cold::Budget { at, site, count } => {

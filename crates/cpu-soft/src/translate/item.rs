@@ -4,15 +4,16 @@ use std::mem::offset_of;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::asm::host::{R15, RAX, RBX, RCX, RDX};
+use super::asm::host::{R15, RAX, RBX, RCX, RDX, RSP};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::class::{Class, general_form};
 use super::emit::{Cold, Emitter, Item, home, in_frame};
 use super::flags::{self, counts_in_cl};
 use super::frame::{
-    BASE, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, reason, segment_base, slot,
+    BASE, GENERATION, HOME, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, TABLE, reason, segment_base, slot,
 };
 use super::stubs::{Look, Want};
+use crate::mem::{ENTRIES, Entry};
 use crate::op::{RIP, ZERO, gpr, seg};
 
 /// A memory operand as its instruction has it.
@@ -226,6 +227,37 @@ impl Emitter<'_> {
         Found { mem, slot: number }
     }
 
+    /// Finds the operand of a load that replaces its own base register. Who follows pointers seldom
+    /// stays in a page, and waits for each address: the TLB is asked here and now, and the slot left
+    /// alone.
+    fn follow(&mut self, operand: &Operand, base: u8, live: bool, site: Site) -> Found {
+        self.clobber(live);
+        let number = operand.slot();
+        let retry = self.asm.here();
+        self.asm.lea(RCX, Mem::at(base, operand.disp));
+        self.asm.mov(RAX, RCX);
+        let entry = size_of::<Entry>().trailing_zeros() as u8;
+        self.asm.shift(true, 5, RCX, 12 - entry);
+        self.asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
+        self.asm.alu_mem(alu::ADD, RCX, frame(TABLE));
+        self.asm.shift(true, 5, RAX, 63);
+        self.asm.load(RAX, Mem { base: RSP, index: Some((RAX, 3)), disp: GENERATION as i32 });
+        self.asm.store(frame(KEPT), RAX);
+        // The tag of the last byte's page: an operand across two pages is not found.
+        self.asm.lea(RAX, Mem::at(base, operand.disp.wrapping_add(operand.size as i32 - 1)));
+        self.asm.alu_imm(true, alu::AND, RAX, -4096);
+        self.asm.alu_mem(alu::OR, RAX, frame(KEPT));
+        self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, read) as i32));
+        let at = self.asm.jcc(cc::NE);
+        let (want, size) = (Want::Read, operand.size);
+        let look = Look { want, size, aligned: false, direct: false, slot: number };
+        let address = Mem::at(base, operand.disp);
+        self.cold.push(Cold::Follow { at, retry, address, look, site });
+        self.asm.load(RAX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
+        let mem = Mem { base: RAX, index: Some((base, 0)), disp: operand.disp };
+        Found { mem, slot: number }
+    }
+
     /// After a write: somebody may have to be told. `next` is where to go on.
     pub(super) fn wrote(&mut self, found: Found, live: bool, next: Site) {
         let state = frame(slot(found.slot, offset_of!(Slot, state)));
@@ -323,7 +355,10 @@ impl Emitter<'_> {
         let mut found = None;
         if let (Some(n), Some(operand)) = (memory, operand) {
             let want = if n == 0 && writes_first(i.mnemonic()) { Want::Write } else { Want::Read };
-            let mut place = self.find(&operand, want, item.live_in != 0, site);
+            let mut place = match chased(item, &operand) {
+                Some(base) => self.follow(&operand, base, item.live_in != 0, site),
+                None => self.find(&operand, want, item.live_in != 0, site),
+            };
             if need {
                 self.asm.mov(RCX, RAX);
                 place.mem.base = RCX;
@@ -758,6 +793,18 @@ impl Emitter<'_> {
         self.jump_to_found();
         Some(())
     }
+}
+
+/// The home of the base register that a load replaces by what it points to.
+fn chased(item: &Item, operand: &Operand) -> Option<u8> {
+    let i = &item.i;
+    let plain = operand.index == ZERO && operand.base < 16 && !operand.narrow
+        && operand.disp < i32::MAX - 8;
+    let replaced = i.mnemonic() == Mnemonic::Mov
+        && i.op0_kind() == OpKind::Register
+        && i.op0_register().size() == 8
+        && i.op0_register().number() == usize::from(operand.base);
+    if plain && replaced && operand.seg < seg::FS { home(operand.base) } else { None }
 }
 
 /// `iced-x86`'s condition code as it is encoded.

@@ -194,7 +194,11 @@ impl Thread {
     /// guess.
     fn salt(&self, cpu: &Cpu, generation: u64) -> u64 {
         let user = cpu.tlb.view == Tlb::USER;
-        let what = generation << 8 | u64::from(user) << 4 | cpu.code_kind(false).bits();
+        // Generations are handed out again after a wrap: what is known by them must not come back.
+        let what = cpu.tlb.wraps << 20
+            | generation << 8
+            | u64::from(user) << 4
+            | cpu.code_kind(false).bits();
         let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !(TARGETS as u64 - 1)
     }

@@ -447,3 +447,78 @@ fn code_without_end_fits_the_least_cache() {
         assert_eq!(guest.rbx(), u64::from(PLACES * ADDS * 2 * 3));
     }
 }
+
+#[test]
+fn generations_that_come_again_bring_no_targets_back() {
+    // The TLB numbers address spaces in twelve bits, and begins anew when they are used up. Where an
+    // indirect branch led is known by that number, and must not be believed the next time round:
+    // then another address space has it, with other code at the address.
+    const LOWER: u64 = 0x5012_3456_7900;
+    const UPPER: u64 = 0xffff_9012_3456_7900;
+    let by_call: Code<'_> = &|a| a.call(rdi);
+    let by_return: Code<'_> = &|a| {
+        let mut back = a.create_label();
+        a.lea(rax, qword_ptr(back))?;
+        a.push(rax)?;
+        a.push(rdi)?;
+        a.ret()?;
+        a.set_label(&mut back)?;
+        a.nop()
+    };
+    // Where, how it is reached, how often CR3 is loaded before (a number comes again after about
+    // 4095 times), and whether something private is in the TLB each time: the upper half has a number
+    // of its own, and takes a new one only then.
+    let cases = [
+        (LOWER, by_call, 4091..=4097, false),
+        (LOWER, by_return, 4091..=4097, false),
+        (UPPER, by_call, 4096..=4099, false),
+        (UPPER, by_call, 2044..=2050, true),
+    ];
+    for (at, enter, loads, touched) in cases {
+        for mut guest in both(1) {
+            let pages = [FUNCTION, FUNCTION + 0x1000];
+            let roots = [guest.tables.root, guest.tables.table()];
+            // All but the address in question is the same in both.
+            guest.poke(roots[1], guest.peek(roots[0]));
+            for (n, (page, root)) in pages.into_iter().zip(roots).enumerate() {
+                function(&guest, page + (at & 0xfff), n as u32 + 1);
+                let leaf = guest.tables.entry_in(root, at, 1);
+                guest.poke(leaf, page | P);
+            }
+            guest.state.gpr[7] = at;
+            guest.state.gpr[8..12].copy_from_slice(&[roots[0], roots[1], 1, 2]);
+            guest.program(|a| {
+                let (mut round, mut load) = (a.create_label(), a.create_label());
+                a.mov(r14d, *loads.start())?;
+                a.set_label(&mut round)?;
+                a.mov(ecx, r14d)?;
+                a.set_label(&mut load)?;
+                a.mov(cr3, r8)?;
+                if touched {
+                    a.mov(al, byte_ptr(rdi))?;
+                }
+                a.dec(ecx)?;
+                a.jne(load)?;
+                // More than once: now and then an instruction is interpreted.
+                for _ in 0..3 {
+                    let mut right = a.create_label();
+                    enter(a)?;
+                    a.inc(ebx)?;
+                    a.cmp(eax, r10d)?;
+                    a.je(right)?;
+                    a.inc(r12d)?;
+                    a.set_label(&mut right)?;
+                    a.nop()?;
+                }
+                a.xchg(r8, r9)?;
+                a.xchg(r10, r11)?;
+                a.inc(r14d)?;
+                a.cmp(r14d, *loads.end())?;
+                a.jbe(round)
+            });
+            assert_eq!(go(&mut guest), None);
+            let calls = 3 * loads.clone().count() as u64;
+            assert_eq!((guest.rbx(), guest.state.gpr[12]), (calls, 0), "at {at:#x}, {loads:?}");
+        }
+    }
+}
