@@ -157,11 +157,7 @@ fn code_cache(memory: &GuestMemory, size: usize) -> Option<Arc<CodeCache>> {
 }
 
 /// A processor's side of translated code.
-fn thread(
-    cache: &Arc<CodeCache>,
-    timekeeper: &Arc<Timekeeper>,
-    cpu: &Cpu,
-) -> Option<Box<Thread>> {
+fn thread(cache: &Arc<CodeCache>, timekeeper: &Arc<Timekeeper>, cpu: &Cpu) -> Option<Box<Thread>> {
     match FrameMemory::new() {
         Ok(memory) => {
             let memory = Arc::new(memory);
@@ -247,7 +243,8 @@ impl Vcpu for SoftVcpu {
     }
 
     fn instructions(&self) -> Option<u64> {
-        Some(self.cpu.retired)
+        // Translated code counts only when somebody wants to know.
+        (self.thread.is_none() || self.cpu.counted).then_some(self.cpu.retired)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The software processor.
 //!
-//! Tier 1 is here: a complete x86-64 interpreter, the truth that every later tier is held against.
+//! Tier 1 is a complete x86-64 interpreter, the truth that every later tier is held against. Tier 2,
+//! [`translate`], turns 64-bit code into host code where the host can run it; what it does not know
+//! it leaves to the interpreter. [`lockstep`] runs each block in both and compares.
 //!
 //! How an instruction runs:
 //!
@@ -8,7 +10,8 @@
 //!    in operands and picks a handler from the family's `select` (`int`, `sse`, `x87`, `system`, ...).
 //! 2. [`block`] keeps runs of ops, keyed by guest-physical address and mode. A block is stale when
 //!    its page was written to since ([`riad_memory::PageTable`]).
-//! 3. [`run`] executes blocks and looks at interrupts, timers and requests between them.
+//! 3. [`run`] executes blocks, of either tier, and looks at interrupts, timers and requests between
+//!    them. Translated code does not look at the clock: the [`timekeeper`] calls it out.
 //! 4. Handlers work on [`Cpu`](cpu::Cpu): registers, lazy [`flags`], and memory through the soft
 //!    TLB in [`mem`], which is filled by the page walk in [`mmu`].
 //!

@@ -292,7 +292,8 @@ impl Tlb {
         match access {
             Access::Execute => {
                 entry.exec = tag;
-                self.large_exec[Self::slot(address)] = if t.large_mask >= 0x1f_ffff { tag } else { 0 };
+                self.large_exec[Self::slot(address)] =
+                    if t.large_mask >= 0x1f_ffff { tag } else { 0 };
             }
             Access::Read => entry.read = tag,
             Access::Write => {

@@ -137,8 +137,14 @@ impl Cpu {
     fn walk(&mut self, address: u64, access: Access, view: usize) -> Done<Option<Translation>> {
         let long = self.long_active();
         let pae = self.control.cr4 & cr4::PAE != 0;
-        let mut walk =
-            Walk { steps: [None; 4], count: 0, writable: true, user: true, no_execute: false, global: false };
+        let mut walk = Walk {
+            steps: [None; 4],
+            count: 0,
+            writable: true,
+            user: true,
+            no_execute: false,
+            global: false,
+        };
         let (base, mask) = if long || pae {
             self.walk_wide(address, access, view, long, &mut walk)?
         } else {

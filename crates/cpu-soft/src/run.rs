@@ -64,7 +64,8 @@ impl Cpu {
         };
         // Translated code counts when somebody wants to know: then a timer fires, and a limit is
         // reached, after the same instruction in every tier.
-        self.counted = end != u64::MAX || tiers.lockstep.is_some() || self.clock.wait_for(u64::MAX).is_none();
+        self.counted =
+            end != u64::MAX || tiers.lockstep.is_some() || self.clock.wait_for(u64::MAX).is_none();
         self.pure = tiers.lockstep.is_some();
         let mut told_clock = self.retired;
         let exit = self.run_until(tiers, end, &mut told_clock);
@@ -169,6 +170,7 @@ impl Cpu {
                                 return self.fail(fault, self.events.pending_debug);
                             }
                         }
+                        reason::MOVED => self.finish_traps()?,
                         reason::ATTENTION => return Ok(()),
                         _ => {}
                     }
@@ -314,7 +316,12 @@ impl Cpu {
         if let Err(fault) = done {
             return self.fail(fault, held_back);
         }
-        if self.step_trap {
+        self.finish_traps()
+    }
+
+    /// Delivers the traps of an instruction that completed.
+    fn finish_traps(&mut self) -> Result<(), Shutdown> {
+        if std::mem::take(&mut self.step_trap) {
             self.events.pending_debug |= 1 << 14;
         }
         if self.events.pending_debug != 0 && !self.events.mov_ss_shadow {

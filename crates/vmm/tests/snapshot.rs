@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use riad_vmm::{Console, Ending, Guest, Snapshot, Vm, VmConfig};
+use riad_vmm::{Console, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
 
 /// Names the folder of the snapshot that the child process is to go on from.
 const RESTORE: &str = "RIAD_TEST_RESTORE";
@@ -55,7 +55,9 @@ fn expected_ending() -> Ending {
 /// A run without interruption: what was printed, and how many instructions it took.
 fn reference() -> (String, u64) {
     let output = Output::default();
-    let vm = Vm::start(&config(), &our_guest(), &output.console()).unwrap();
+    // The interpreter always counts.
+    let config = VmConfig { engine: EngineKind::SoftInterpreter, ..config() };
+    let vm = Vm::start(&config, &our_guest(), &output.console()).unwrap();
     assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", output.text());
     vm.pause();
     (output.text(), vm.instructions().unwrap())

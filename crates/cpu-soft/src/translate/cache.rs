@@ -111,6 +111,7 @@ struct Segment {
     /// The blocks that were put here.
     keys: Vec<Key>,
     /// Ops that code here refers to.
+    #[expect(clippy::vec_box, reason = "code has their addresses")]
     ops: Vec<Box<Op>>,
     /// Counts how often it was begun.
     fill: u32,
@@ -187,7 +188,7 @@ impl CodeCache {
     pub(crate) fn new(size: usize, calls: Calls) -> std::io::Result<Self> {
         let size = size.clamp(LEAST_CODE_CACHE, MOST_CODE_CACHE);
         let count = ((size as u32 - STUBS) / LEAST_SEGMENT).clamp(3, MOST_SEGMENTS);
-        let segment = (size as u32 - STUBS) / count & !0xfff;
+        let segment = ((size as u32 - STUBS) / count) & !0xfff;
         let memory = CodeMemory::new(size)?;
         let mut asm = Asm::default();
         asm.start(0);
@@ -281,9 +282,9 @@ impl CodeCache {
         }
         let mut items = std::mem::take(&mut inner.items);
         decode(bytes, key.offset(), kind, &mut items);
-        let plain = items.first().is_some_and(|first| {
-            !kind.pure || first.class != super::class::Class::Interpret
-        });
+        let plain = items
+            .first()
+            .is_some_and(|first| !kind.pure || first.class != super::class::Class::Interpret);
         let known = if plain { self.emit(inner, key, kind, within_large, &items) } else { None };
         inner.items = items;
         let known = known.map_or(Known::Interpret, Known::Block);

@@ -53,15 +53,27 @@ pub(crate) enum Class {
 pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
     use Mnemonic as M;
     let class = match i.mnemonic() {
-        M::Nop | M::Endbr64 | M::Endbr32 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1
-        | M::Prefetcht2 | M::Prefetchw | M::Prefetchwt1 | M::Prefetch => Class::Nothing,
+        M::Nop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetch => Class::Nothing,
         M::Pause | M::Mfence | M::Lfence | M::Sfence => Class::Same,
         M::Lea => Class::Address,
         M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => Class::SignExtend,
         M::Mul | M::Div | M::Idiv if is_byte(i) => Class::Interpret,
         M::Mul => Class::Multiply,
         M::Imul if i.op_count() == 1 => {
-            if is_byte(i) { Class::Interpret } else { Class::Multiply }
+            if is_byte(i) {
+                Class::Interpret
+            } else {
+                Class::Multiply
+            }
         }
         M::Div | M::Idiv => Class::Divide,
         M::Cmpxchg => Class::CompareExchange,
@@ -71,7 +83,13 @@ pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
         M::Cld | M::Std => Class::Direction,
         M::Swapgs if !pure => Class::SwapGs,
         M::Pushfq => Class::PushFlags,
-        M::Leave => if i.code() == Code::Leaveq { Class::Leave } else { Class::Interpret },
+        M::Leave => {
+            if i.code() == Code::Leaveq {
+                Class::Leave
+            } else {
+                Class::Interpret
+            }
+        }
         M::Jmp => match i.code() {
             Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Class::Jump,
             Code::Jmp_rm64 => Class::JumpIndirect,
@@ -89,7 +107,11 @@ pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
         _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => Class::Branch,
         _ if is_plain(i.mnemonic()) => plain(i),
         _ if is_vector(i.mnemonic()) && no_mmx(i) => {
-            if vector { Class::Vector } else { Class::Interpret }
+            if vector {
+                Class::Vector
+            } else {
+                Class::Interpret
+            }
         }
         _ => Class::Interpret,
     };
@@ -122,10 +144,7 @@ fn is_byte(i: &Instruction) -> bool {
 fn has_high_byte(i: &Instruction) -> bool {
     (0..i.op_count()).any(|n| {
         i.op_kind(n) == OpKind::Register
-            && matches!(
-                i.op_register(n),
-                Register::AH | Register::CH | Register::DH | Register::BH
-            )
+            && matches!(i.op_register(n), Register::AH | Register::CH | Register::DH | Register::BH)
     })
 }
 
@@ -172,7 +191,9 @@ fn plain(i: &Instruction) -> Class {
         return Class::Interpret;
     }
     // An absolute address of 64 bits.
-    if memory && i.memory_displ_size() == 8 && i.memory_base() == Register::None
+    if memory
+        && i.memory_displ_size() == 8
+        && i.memory_base() == Register::None
         && i.memory_index() == Register::None
         && i32::try_from(i.memory_displacement64() as i64).is_err()
     {
@@ -189,19 +210,83 @@ fn is_plain(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
-        M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Movnti
-            | M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test
-            | M::Inc | M::Dec | M::Neg | M::Not | M::Imul | M::Bswap
-            | M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr
-            | M::Shld | M::Shrd | M::Bt | M::Bts | M::Btr | M::Btc
-            | M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Crc32
-            | M::Xchg | M::Xadd
-            | M::Seto | M::Setno | M::Setb | M::Setae | M::Sete | M::Setne | M::Setbe | M::Seta
-            | M::Sets | M::Setns | M::Setp | M::Setnp | M::Setl | M::Setge | M::Setle | M::Setg
-            | M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe
-            | M::Cmova | M::Cmovs | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge
-            | M::Cmovle | M::Cmovg
-            | M::Stc | M::Clc | M::Cmc
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Movnti
+            | M::Add
+            | M::Adc
+            | M::Sub
+            | M::Sbb
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Cmp
+            | M::Test
+            | M::Inc
+            | M::Dec
+            | M::Neg
+            | M::Not
+            | M::Imul
+            | M::Bswap
+            | M::Shl
+            | M::Sal
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Rcl
+            | M::Rcr
+            | M::Shld
+            | M::Shrd
+            | M::Bt
+            | M::Bts
+            | M::Btr
+            | M::Btc
+            | M::Bsf
+            | M::Bsr
+            | M::Tzcnt
+            | M::Lzcnt
+            | M::Popcnt
+            | M::Crc32
+            | M::Xchg
+            | M::Xadd
+            | M::Seto
+            | M::Setno
+            | M::Setb
+            | M::Setae
+            | M::Sete
+            | M::Setne
+            | M::Setbe
+            | M::Seta
+            | M::Sets
+            | M::Setns
+            | M::Setp
+            | M::Setnp
+            | M::Setl
+            | M::Setge
+            | M::Setle
+            | M::Setg
+            | M::Cmovo
+            | M::Cmovno
+            | M::Cmovb
+            | M::Cmovae
+            | M::Cmove
+            | M::Cmovne
+            | M::Cmovbe
+            | M::Cmova
+            | M::Cmovs
+            | M::Cmovns
+            | M::Cmovp
+            | M::Cmovnp
+            | M::Cmovl
+            | M::Cmovge
+            | M::Cmovle
+            | M::Cmovg
+            | M::Stc
+            | M::Clc
+            | M::Cmc
     )
 }
 
@@ -210,43 +295,233 @@ fn is_vector(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
-        M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu | M::Movss
-            | M::Movsd | M::Movd | M::Movq | M::Movlps | M::Movlpd | M::Movhps | M::Movhpd
-            | M::Movhlps | M::Movlhps | M::Movmskps | M::Movmskpd | M::Movntps | M::Movntpd
-            | M::Movntdq | M::Movntdqa | M::Lddqu | M::Movddup | M::Movsldup | M::Movshdup
-            | M::Addps | M::Addpd | M::Addss | M::Addsd | M::Subps | M::Subpd | M::Subss | M::Subsd
-            | M::Mulps | M::Mulpd | M::Mulss | M::Mulsd | M::Divps | M::Divpd | M::Divss | M::Divsd
-            | M::Minps | M::Minpd | M::Minss | M::Minsd | M::Maxps | M::Maxpd | M::Maxss | M::Maxsd
-            | M::Sqrtps | M::Sqrtpd | M::Sqrtss | M::Sqrtsd
-            | M::Andps | M::Andpd | M::Andnps | M::Andnpd | M::Orps | M::Orpd | M::Xorps | M::Xorpd
-            | M::Cmpps | M::Cmppd | M::Cmpss | M::Cmpsd | M::Comiss | M::Comisd | M::Ucomiss
-            | M::Ucomisd | M::Haddps | M::Haddpd | M::Hsubps | M::Hsubpd | M::Addsubps
-            | M::Addsubpd | M::Shufps | M::Shufpd | M::Unpcklps | M::Unpcklpd | M::Unpckhps
-            | M::Unpckhpd | M::Cvtsi2ss | M::Cvtsi2sd | M::Cvtss2si | M::Cvtsd2si | M::Cvttss2si
-            | M::Cvttsd2si | M::Cvtss2sd | M::Cvtsd2ss | M::Cvtps2pd | M::Cvtpd2ps | M::Cvtdq2ps
-            | M::Cvtdq2pd | M::Cvtps2dq | M::Cvtpd2dq | M::Cvttps2dq | M::Cvttpd2dq
-            | M::Paddb | M::Paddw | M::Paddd | M::Paddq | M::Psubb | M::Psubw | M::Psubd | M::Psubq
-            | M::Paddsb | M::Paddsw | M::Paddusb | M::Paddusw | M::Psubsb | M::Psubsw | M::Psubusb
-            | M::Psubusw | M::Pmullw | M::Pmulhw | M::Pmulhuw | M::Pmuludq | M::Pmaddwd
-            | M::Pavgb | M::Pavgw | M::Pminub | M::Pminsw | M::Pmaxub | M::Pmaxsw | M::Psadbw
-            | M::Pand | M::Pandn | M::Por | M::Pxor | M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd
-            | M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd | M::Psllw | M::Pslld | M::Psllq | M::Pslldq
-            | M::Psrlw | M::Psrld | M::Psrlq | M::Psrldq | M::Psraw | M::Psrad
-            | M::Punpcklbw | M::Punpcklwd | M::Punpckldq | M::Punpcklqdq | M::Punpckhbw
-            | M::Punpckhwd | M::Punpckhdq | M::Punpckhqdq | M::Packsswb | M::Packssdw
-            | M::Packuswb | M::Pshufd | M::Pshufhw | M::Pshuflw | M::Pmovmskb | M::Pinsrw
+        M::Movaps
+            | M::Movapd
+            | M::Movups
+            | M::Movupd
+            | M::Movdqa
+            | M::Movdqu
+            | M::Movss
+            | M::Movsd
+            | M::Movd
+            | M::Movq
+            | M::Movlps
+            | M::Movlpd
+            | M::Movhps
+            | M::Movhpd
+            | M::Movhlps
+            | M::Movlhps
+            | M::Movmskps
+            | M::Movmskpd
+            | M::Movntps
+            | M::Movntpd
+            | M::Movntdq
+            | M::Movntdqa
+            | M::Lddqu
+            | M::Movddup
+            | M::Movsldup
+            | M::Movshdup
+            | M::Addps
+            | M::Addpd
+            | M::Addss
+            | M::Addsd
+            | M::Subps
+            | M::Subpd
+            | M::Subss
+            | M::Subsd
+            | M::Mulps
+            | M::Mulpd
+            | M::Mulss
+            | M::Mulsd
+            | M::Divps
+            | M::Divpd
+            | M::Divss
+            | M::Divsd
+            | M::Minps
+            | M::Minpd
+            | M::Minss
+            | M::Minsd
+            | M::Maxps
+            | M::Maxpd
+            | M::Maxss
+            | M::Maxsd
+            | M::Sqrtps
+            | M::Sqrtpd
+            | M::Sqrtss
+            | M::Sqrtsd
+            | M::Andps
+            | M::Andpd
+            | M::Andnps
+            | M::Andnpd
+            | M::Orps
+            | M::Orpd
+            | M::Xorps
+            | M::Xorpd
+            | M::Cmpps
+            | M::Cmppd
+            | M::Cmpss
+            | M::Cmpsd
+            | M::Comiss
+            | M::Comisd
+            | M::Ucomiss
+            | M::Ucomisd
+            | M::Haddps
+            | M::Haddpd
+            | M::Hsubps
+            | M::Hsubpd
+            | M::Addsubps
+            | M::Addsubpd
+            | M::Shufps
+            | M::Shufpd
+            | M::Unpcklps
+            | M::Unpcklpd
+            | M::Unpckhps
+            | M::Unpckhpd
+            | M::Cvtsi2ss
+            | M::Cvtsi2sd
+            | M::Cvtss2si
+            | M::Cvtsd2si
+            | M::Cvttss2si
+            | M::Cvttsd2si
+            | M::Cvtss2sd
+            | M::Cvtsd2ss
+            | M::Cvtps2pd
+            | M::Cvtpd2ps
+            | M::Cvtdq2ps
+            | M::Cvtdq2pd
+            | M::Cvtps2dq
+            | M::Cvtpd2dq
+            | M::Cvttps2dq
+            | M::Cvttpd2dq
+            | M::Paddb
+            | M::Paddw
+            | M::Paddd
+            | M::Paddq
+            | M::Psubb
+            | M::Psubw
+            | M::Psubd
+            | M::Psubq
+            | M::Paddsb
+            | M::Paddsw
+            | M::Paddusb
+            | M::Paddusw
+            | M::Psubsb
+            | M::Psubsw
+            | M::Psubusb
+            | M::Psubusw
+            | M::Pmullw
+            | M::Pmulhw
+            | M::Pmulhuw
+            | M::Pmuludq
+            | M::Pmaddwd
+            | M::Pavgb
+            | M::Pavgw
+            | M::Pminub
+            | M::Pminsw
+            | M::Pmaxub
+            | M::Pmaxsw
+            | M::Psadbw
+            | M::Pand
+            | M::Pandn
+            | M::Por
+            | M::Pxor
+            | M::Pcmpeqb
+            | M::Pcmpeqw
+            | M::Pcmpeqd
+            | M::Pcmpgtb
+            | M::Pcmpgtw
+            | M::Pcmpgtd
+            | M::Psllw
+            | M::Pslld
+            | M::Psllq
+            | M::Pslldq
+            | M::Psrlw
+            | M::Psrld
+            | M::Psrlq
+            | M::Psrldq
+            | M::Psraw
+            | M::Psrad
+            | M::Punpcklbw
+            | M::Punpcklwd
+            | M::Punpckldq
+            | M::Punpcklqdq
+            | M::Punpckhbw
+            | M::Punpckhwd
+            | M::Punpckhdq
+            | M::Punpckhqdq
+            | M::Packsswb
+            | M::Packssdw
+            | M::Packuswb
+            | M::Pshufd
+            | M::Pshufhw
+            | M::Pshuflw
+            | M::Pmovmskb
+            | M::Pinsrw
             | M::Pextrw
-            | M::Pshufb | M::Phaddw | M::Phaddd | M::Phaddsw | M::Phsubw | M::Phsubd | M::Phsubsw
-            | M::Pmaddubsw | M::Pmulhrsw | M::Psignb | M::Psignw | M::Psignd | M::Palignr
-            | M::Pabsb | M::Pabsw | M::Pabsd
-            | M::Pmulld | M::Pmuldq | M::Dpps | M::Dppd | M::Blendps | M::Blendpd | M::Pblendw
-            | M::Blendvps | M::Blendvpd | M::Pblendvb | M::Pminsb | M::Pminuw | M::Pminud
-            | M::Pminsd | M::Pmaxsb | M::Pmaxuw | M::Pmaxud | M::Pmaxsd | M::Roundps | M::Roundpd
-            | M::Roundss | M::Roundsd | M::Insertps | M::Pinsrb | M::Pinsrd | M::Pinsrq
-            | M::Extractps | M::Pextrb | M::Pextrd | M::Pextrq | M::Pmovsxbw | M::Pmovsxbd
-            | M::Pmovsxbq | M::Pmovsxwd | M::Pmovsxwq | M::Pmovsxdq | M::Pmovzxbw | M::Pmovzxbd
-            | M::Pmovzxbq | M::Pmovzxwd | M::Pmovzxwq | M::Pmovzxdq | M::Mpsadbw
-            | M::Phminposuw | M::Ptest | M::Pcmpeqq | M::Packusdw | M::Pcmpgtq
+            | M::Pshufb
+            | M::Phaddw
+            | M::Phaddd
+            | M::Phaddsw
+            | M::Phsubw
+            | M::Phsubd
+            | M::Phsubsw
+            | M::Pmaddubsw
+            | M::Pmulhrsw
+            | M::Psignb
+            | M::Psignw
+            | M::Psignd
+            | M::Palignr
+            | M::Pabsb
+            | M::Pabsw
+            | M::Pabsd
+            | M::Pmulld
+            | M::Pmuldq
+            | M::Dpps
+            | M::Dppd
+            | M::Blendps
+            | M::Blendpd
+            | M::Pblendw
+            | M::Blendvps
+            | M::Blendvpd
+            | M::Pblendvb
+            | M::Pminsb
+            | M::Pminuw
+            | M::Pminud
+            | M::Pminsd
+            | M::Pmaxsb
+            | M::Pmaxuw
+            | M::Pmaxud
+            | M::Pmaxsd
+            | M::Roundps
+            | M::Roundpd
+            | M::Roundss
+            | M::Roundsd
+            | M::Insertps
+            | M::Pinsrb
+            | M::Pinsrd
+            | M::Pinsrq
+            | M::Extractps
+            | M::Pextrb
+            | M::Pextrd
+            | M::Pextrq
+            | M::Pmovsxbw
+            | M::Pmovsxbd
+            | M::Pmovsxbq
+            | M::Pmovsxwd
+            | M::Pmovsxwq
+            | M::Pmovsxdq
+            | M::Pmovzxbw
+            | M::Pmovzxbd
+            | M::Pmovzxbq
+            | M::Pmovzxwd
+            | M::Pmovzxwq
+            | M::Pmovzxdq
+            | M::Mpsadbw
+            | M::Phminposuw
+            | M::Ptest
+            | M::Pcmpeqq
+            | M::Packusdw
+            | M::Pcmpgtq
     )
 }
 

@@ -13,8 +13,8 @@ use super::asm::{Asm, Hole, Mem, alu, cc, frame};
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SALT, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
-    SPARE, SPARE_TARGET, reason, register,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SALT, SLOTS, SPARE, SPARE_TARGET, Site,
+    TARGET_TABLE, TARGETS, Target, reason, register,
 };
 use super::stubs::{Look, Stubs};
 use crate::op::Op;
@@ -72,12 +72,7 @@ pub(crate) struct Entries {
 /// Something that is written behind the block's main line.
 pub(crate) enum Cold {
     /// The page of an operand is not in its slot.
-    Miss {
-        at: Hole,
-        back: u32,
-        look: Look,
-        site: Site,
-    },
+    Miss { at: Hole, back: u32, look: Look, site: Site },
     /// Leave for a reason.
     Leave { at: Hole, site: Site, reason: u32 },
     /// A branch's target is not known. `pop` is by how much a return moves the stack pointer.
@@ -118,6 +113,7 @@ pub(crate) struct Emitter<'a> {
     pub(super) flags: Place,
     pub(crate) cold: Vec<Cold>,
     /// Ops that the interpreter is called with; code has their addresses.
+    #[expect(clippy::vec_box, reason = "code has their addresses")]
     pub(crate) ops: Vec<Box<Op>>,
     pub(super) count: u32,
 }
@@ -140,17 +136,9 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item
             joins.push(i.near_branch64());
         }
         let next = i.next_ip() as u32;
-        items.push(Item {
-            i: *i,
-            op,
-            class,
-            offset: i.ip() as u32,
-            next,
-            live_in: 0,
-            live_out: 0,
-        });
-        let goes_on = i.flow_control() == FlowControl::Next
-            || class == Class::Branch && !kind.counted;
+        items.push(Item { i: *i, op, class, offset: i.ip() as u32, next, live_in: 0, live_out: 0 });
+        let goes_on =
+            i.flow_control() == FlowControl::Next || class == Class::Branch && !kind.counted;
         goes_on && !i.is_invalid() && items.len() < LONGEST
     });
     liveness(items);
@@ -165,7 +153,9 @@ fn liveness(items: &mut [Item]) {
             Class::Nothing | Class::Push | Class::Pop | Class::Leave => (0, 0),
             Class::Address | Class::SignExtend | Class::HighByte => (0, 0),
             Class::Interrupts | Class::Direction | Class::SwapGs => (0, 0),
-            Class::Same | Class::High | Class::Vector | Class::CompareExchange => flags::effect(&item.i),
+            Class::Same | Class::High | Class::Vector | Class::CompareExchange => {
+                flags::effect(&item.i)
+            }
             Class::Multiply => (0, flags::ALL),
             // It may raise #DE, and who handles that may go on behind it.
             Class::Divide => (flags::ALL, flags::ALL),

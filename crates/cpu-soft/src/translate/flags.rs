@@ -60,15 +60,43 @@ pub(crate) fn counts_in_cl(code: Code) -> bool {
     use Code as C;
     matches!(
         code,
-        C::Rol_rm8_CL | C::Rol_rm16_CL | C::Rol_rm32_CL | C::Rol_rm64_CL
-            | C::Ror_rm8_CL | C::Ror_rm16_CL | C::Ror_rm32_CL | C::Ror_rm64_CL
-            | C::Rcl_rm8_CL | C::Rcl_rm16_CL | C::Rcl_rm32_CL | C::Rcl_rm64_CL
-            | C::Rcr_rm8_CL | C::Rcr_rm16_CL | C::Rcr_rm32_CL | C::Rcr_rm64_CL
-            | C::Shl_rm8_CL | C::Shl_rm16_CL | C::Shl_rm32_CL | C::Shl_rm64_CL
-            | C::Shr_rm8_CL | C::Shr_rm16_CL | C::Shr_rm32_CL | C::Shr_rm64_CL
-            | C::Sar_rm8_CL | C::Sar_rm16_CL | C::Sar_rm32_CL | C::Sar_rm64_CL
-            | C::Sal_rm8_CL | C::Sal_rm16_CL | C::Sal_rm32_CL | C::Sal_rm64_CL
-            | C::Shld_rm16_r16_CL | C::Shld_rm32_r32_CL | C::Shld_rm64_r64_CL
-            | C::Shrd_rm16_r16_CL | C::Shrd_rm32_r32_CL | C::Shrd_rm64_r64_CL
+        C::Rol_rm8_CL
+            | C::Rol_rm16_CL
+            | C::Rol_rm32_CL
+            | C::Rol_rm64_CL
+            | C::Ror_rm8_CL
+            | C::Ror_rm16_CL
+            | C::Ror_rm32_CL
+            | C::Ror_rm64_CL
+            | C::Rcl_rm8_CL
+            | C::Rcl_rm16_CL
+            | C::Rcl_rm32_CL
+            | C::Rcl_rm64_CL
+            | C::Rcr_rm8_CL
+            | C::Rcr_rm16_CL
+            | C::Rcr_rm32_CL
+            | C::Rcr_rm64_CL
+            | C::Shl_rm8_CL
+            | C::Shl_rm16_CL
+            | C::Shl_rm32_CL
+            | C::Shl_rm64_CL
+            | C::Shr_rm8_CL
+            | C::Shr_rm16_CL
+            | C::Shr_rm32_CL
+            | C::Shr_rm64_CL
+            | C::Sar_rm8_CL
+            | C::Sar_rm16_CL
+            | C::Sar_rm32_CL
+            | C::Sar_rm64_CL
+            | C::Sal_rm8_CL
+            | C::Sal_rm16_CL
+            | C::Sal_rm32_CL
+            | C::Sal_rm64_CL
+            | C::Shld_rm16_r16_CL
+            | C::Shld_rm32_r32_CL
+            | C::Shld_rm64_r64_CL
+            | C::Shrd_rm16_r16_CL
+            | C::Shrd_rm32_r32_CL
+            | C::Shrd_rm64_r64_CL
     )
 }

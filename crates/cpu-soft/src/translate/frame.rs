@@ -10,9 +10,7 @@ use std::sync::atomic::AtomicU32;
 
 use riad_cpu::x86::{Msrs, Segment};
 
-use super::asm::host::{
-    R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RDI, RDX, RSI,
-};
+use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RDI, RDX, RSI};
 use crate::cpu::Cpu;
 use crate::flags::Flags;
 
@@ -20,9 +18,8 @@ use crate::flags::Flags;
 pub(crate) const IN_FRAME: u8 = 0xff;
 
 /// Where each guest register lives.
-pub(crate) const HOME: [u8; 16] = [
-    RBX, RBP, RDX, R10, R15, R11, RSI, RDI, R8, R9, IN_FRAME, IN_FRAME, R12, R13, R14, IN_FRAME,
-];
+pub(crate) const HOME: [u8; 16] =
+    [RBX, RBP, RDX, R10, R15, R11, RSI, RDI, R8, R9, IN_FRAME, IN_FRAME, R12, R13, R14, IN_FRAME];
 
 /// Where the host's address of a page of guest memory is remembered: for each base register (0 to
 /// 15), for code (RIP) and plain addresses, and for FS and GS.

@@ -5,7 +5,7 @@
 //! locked instructions are then right by construction. What is left to do is to find host addresses
 //! fast, to know when flags are needed, and to get from block to block.
 //!
-//! * [`class`] says what becomes of an instruction, [`emit`], [`item`], [`stack`] and [`system`] write it down,
+//! * [`class`] says what becomes of an instruction, [`emit`], [`item`], [`operand`], [`stack`] and [`system`] write it down,
 //!   [`flags`] knows who needs the status flags.
 //! * [`frame`] is what code has at hand; [`stubs`] the routines it shares.
 //! * [`cache`] keeps blocks by physical address, so that they outlive context switches and are shared
@@ -25,10 +25,11 @@ pub(crate) mod emit;
 pub(crate) mod flags;
 mod frame;
 mod item;
+mod operand;
 mod stack;
 mod stubs;
-mod system;
 pub(crate) mod sys;
+mod system;
 pub(crate) mod thread;
 
 pub use cache::CacheStats;

@@ -7,7 +7,7 @@ use super::asm::{Mem, alu, cc, frame};
 use super::class::Class;
 use super::emit::{Cold, Emitter, Item, home, in_frame};
 use super::frame::{Site, Slot, slot};
-use super::item::Found;
+use super::operand::Found;
 use super::stubs::{Look, Want};
 use crate::op::gpr;
 
@@ -45,14 +45,12 @@ impl Emitter<'_> {
     /// Finds `bytes` of stack from `low` bytes above the stack pointer on: the addend is in RAX then.
     fn find_run(&mut self, want: Want, low: i32, bytes: i32, site: Site) {
         let (tag, addend) = match want {
-            Want::Read => (
-                std::mem::offset_of!(Slot, read_tag),
-                std::mem::offset_of!(Slot, read_addend),
-            ),
-            Want::Write => (
-                std::mem::offset_of!(Slot, write_tag),
-                std::mem::offset_of!(Slot, write_addend),
-            ),
+            Want::Read => {
+                (std::mem::offset_of!(Slot, read_tag), std::mem::offset_of!(Slot, read_addend))
+            }
+            Want::Write => {
+                (std::mem::offset_of!(Slot, write_tag), std::mem::offset_of!(Slot, write_addend))
+            }
         };
         let retry = self.asm.here();
         self.asm.lea(RCX, Mem::at(R15, low));

@@ -6,8 +6,8 @@ use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RS
 use super::asm::{Asm, Mem, alu, cc, frame};
 use super::frame::{
     CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, LINK, RAM,
-    REASON, SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_MISSING, cpu_register, reason,
-    register, slot,
+    REASON, SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_MISSING, cpu_register,
+    reason, register, slot,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -113,8 +113,7 @@ impl Stubs {
 
     /// Writes all of them.
     pub(crate) fn build(asm: &mut Asm, calls: Calls) -> Self {
-        let mut stubs = Self::default();
-        stubs.enter = enter(asm);
+        let mut stubs = Self { enter: enter(asm), ..Self::default() };
         stubs.exit = asm.here();
         asm.store32(frame(SITE), RCX);
         asm.store32(frame(REASON), RAX);
@@ -339,16 +338,12 @@ fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
 fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     const PAGE: i32 = -4096;
     let (tag, tag_at, addend_at) = match look.want {
-        Want::Read => (
-            offset_of!(Entry, read),
-            offset_of!(Slot, read_tag),
-            offset_of!(Slot, read_addend),
-        ),
-        Want::Write => (
-            offset_of!(Entry, write),
-            offset_of!(Slot, write_tag),
-            offset_of!(Slot, write_addend),
-        ),
+        Want::Read => {
+            (offset_of!(Entry, read), offset_of!(Slot, read_tag), offset_of!(Slot, read_addend))
+        }
+        Want::Write => {
+            (offset_of!(Entry, write), offset_of!(Slot, write_tag), offset_of!(Slot, write_addend))
+        }
     };
     asm.align(16, 0);
     if look.direct {

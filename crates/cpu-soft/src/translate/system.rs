@@ -11,7 +11,7 @@ use super::frame::{
     CPU, CPU_CPL, CPU_FLAGS, CPU_GS_BASE, CPU_HELD, CPU_KERNEL_GS_BASE, FLAGS, KEPT, Site,
     segment_base,
 };
-use super::item::Operand;
+use super::operand::Operand;
 use super::stubs::Want;
 use crate::op::seg;
 

@@ -43,8 +43,6 @@ pub(crate) struct Thread {
     secret: u64,
     /// Pages that may have targets.
     pages: HashSet<u64, BuildHasherDefault<Spread>>,
-    /// Whether links and targets are used; otherwise each block comes out.
-    pub(crate) chained: bool,
 }
 
 /// Why the processor came out, and at which instruction.
@@ -96,7 +94,6 @@ impl Thread {
             sink,
             secret: random(),
             pages: HashSet::default(),
-            chained: true,
         };
         let frame = thread.frame();
         frame.xmm_missing.set(1);
@@ -236,13 +233,11 @@ impl Thread {
         }
         let Known::Block(entries) = known else { return Ok(None) };
         let address = self.cache.address(entries.saved);
-        if self.chained {
-            let base = rip & !0xfff;
-            self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
-            self.pages.insert(base);
-            if link != 0 {
-                self.cache.link(link, key, page, turn);
-            }
+        let base = rip & !0xfff;
+        self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
+        self.pages.insert(base);
+        if link != 0 {
+            self.cache.link(link, key, page, turn);
         }
         Ok(Some(address))
     }
@@ -303,7 +298,12 @@ impl Thread {
     ///
     /// # Errors
     /// What fetching the first instruction raises.
-    pub(crate) fn run(&mut self, cpu: &mut Cpu, budget: u64, last: Option<Out>) -> Done<Option<Out>> {
+    pub(crate) fn run(
+        &mut self,
+        cpu: &mut Cpu,
+        budget: u64,
+        last: Option<Out>,
+    ) -> Done<Option<Out>> {
         let link = match last {
             Some(Out { reason: reason::LINK, link, .. }) => link,
             _ => 0,
@@ -366,7 +366,8 @@ fn set_status(flags: &mut Flags, image: u64) {
 impl Cpu {
     /// What blocks are made for now.
     pub(crate) fn code_kind(&self, large: bool) -> Kind {
-        let usable = self.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.control.cr4 & cr4::OSFXSR != 0;
+        let usable =
+            self.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.control.cr4 & cr4::OSFXSR != 0;
         Kind {
             vector: usable && self.fpu.mxcsr >> 7 & 0x3f == 0x3f,
             counted: self.counted,
@@ -398,6 +399,7 @@ extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site:
     cpu.this_rip = rip;
     cpu.set_rip(next);
     cpu.left = u32::MAX;
+    cpu.step_trap = false;
     let done = (op.exec)(cpu, op);
     frame.flags.set(image(&cpu.flags));
     if let Err(fault) = done {
@@ -405,7 +407,8 @@ extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site:
         return reason::FAULT;
     }
     if cpu.left == 0 || cpu.rip() != next || cpu.code_kind(false) != kind || !cpu.translatable() {
-        if cpu.rip() == rip {
+        let repeats = op.has_memory() && op.prefix & (Op::REP | Op::REPNE) != 0;
+        if cpu.rip() == rip && repeats {
             // A repeated string instruction with iterations left: see `note_iteration`.
             cpu.flags.bits |= rflags::RF;
         }

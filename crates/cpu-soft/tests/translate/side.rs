@@ -126,7 +126,7 @@ impl Side {
     }
 
     fn retired(&self) -> u64 {
-        self.vcpu.instructions().expect("a count")
+        self.vcpu.cpu.retired
     }
 
     /// Runs until it stops itself, or for so many instructions.
