@@ -286,7 +286,8 @@ impl Emitter<'_> {
         self.asm.mov(RAX, RBX);
         self.asm.rr(wide, &[0xf7], if signed { 7 } else { 6 }, RCX);
         self.asm.mov(RBX, RAX);
-        self.produced();
+        // Undefined: what they were before, as in the interpreter.
+        self.flags.host = false;
         Some(())
     }
 
