@@ -21,10 +21,10 @@ use crate::options::{Options, Tier};
 use crate::run::{STRADDLERS, Tiers};
 use crate::sys::barrier;
 use crate::timekeeper::Timekeeper;
-use crate::translate::CacheStats;
 use crate::translate::cache::CodeCache;
 use crate::translate::sys::FrameMemory;
 use crate::translate::thread::{self, Thread};
+use crate::translate::{CacheStats, translates_here};
 
 /// A machine's software processors.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl SoftEngine {
 
 /// A cache for translated code, where the host can run it.
 fn code_cache(memory: &GuestMemory, size: usize) -> Option<Arc<CodeCache>> {
-    if !thread::available() {
+    if !translates_here() {
         return None;
     }
     match thread::cache(size) {

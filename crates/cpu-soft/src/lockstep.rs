@@ -37,10 +37,9 @@ use riad_cpu::x86::{Activity, rflags};
 use crate::block::BlockCache;
 use crate::cpu::Cpu;
 use crate::flags::Flags;
-use crate::mmu::Access;
 use crate::op::Op;
 use crate::raw;
-use crate::run::Shutdown;
+use crate::run::{MOST_ROUNDS, Shutdown};
 use crate::translate::cache::Key;
 use crate::translate::class::{Class, general_form};
 use crate::translate::emit::{self, Kind};
@@ -53,8 +52,6 @@ use rehearsal::Write;
 
 /// Blocks that are kept decoded.
 const MOST_BLOCKS: usize = 1 << 16;
-/// Blocks between two looks at everything else.
-const MOST_ROUNDS: u32 = 256;
 /// The bits of a page-table entry that a walk sets: accessed and dirty (SDM 3A, 4.8).
 const MARKS: u128 = 0x60;
 
@@ -168,9 +165,7 @@ impl Lockstep {
         // There is no other processor whose stores may be on the way.
         let generation = cpu.memory.pages().mark_code(page, || {});
         let mut bytes = [0; 1024];
-        let room = (4096 - offset as usize).min(bytes.len());
-        raw::copy_out(host, &mut bytes[..room]);
-        let steps = decode(&bytes[..room], offset, kind);
+        let steps = decode(raw::copy_to_page_end(host, &mut bytes), offset, kind);
         if self.blocks.len() >= MOST_BLOCKS {
             self.blocks.clear();
         }
@@ -345,8 +340,7 @@ impl Lockstep {
 
 impl Cpu {
     /// Runs blocks in both tiers, and once what only the interpreter can do, until there is something
-    /// to look at, or `budget` instructions ran. `lockstep` says
-    /// whether they agreed.
+    /// to look at, or `budget` instructions ran. `lockstep` says whether they agreed.
     pub(crate) fn run_lockstep(
         &mut self,
         thread: &mut Thread,
@@ -380,16 +374,9 @@ impl Cpu {
         budget: u64,
         last: Option<Out>,
     ) -> Result<Option<Out>, Shutdown> {
-        let rip = self.rip();
-        let host = match self.tlb.exec(rip) {
-            Some(host) => Some(host),
-            None => match self.fetch_host(rip, Access::Execute) {
-                Ok(host) => host,
-                Err(fault) => {
-                    self.this_rip = rip;
-                    return self.fail(fault, self.events.pending_debug).map(|()| None);
-                }
-            },
+        let host = match self.code_host(self.rip()) {
+            Ok(host) => host,
+            Err(fault) => return self.fail_fetch(fault).map(|()| None),
         };
         let block = host.map(|host| lockstep.block(self, host)).unwrap_or_default();
         if block.is_empty() || block.len() as u64 > budget {
@@ -399,10 +386,7 @@ impl Cpu {
         let out = match thread.run(self, block.len() as u64, last) {
             Ok(Some(out)) => out,
             Ok(None) => return self.step(blocks, 1).map(|()| None),
-            Err(fault) => {
-                self.this_rip = rip;
-                return self.fail(fault, self.events.pending_debug).map(|()| None);
-            }
+            Err(fault) => return self.fail_fetch(fault).map(|()| None),
         };
         #[cfg(test)]
         if let Some(spoil) = lockstep.spoil {

@@ -34,6 +34,14 @@ pub(crate) struct Entry {
     pub(crate) addend: usize,
 }
 
+impl Entry {
+    /// Host address of the byte at `address`, which the entry is for.
+    #[inline(always)]
+    pub(crate) fn host(&self, address: u64) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(self.addend.wrapping_add(address as usize))
+    }
+}
+
 /// The soft TLB.
 pub struct Tlb {
     pub(crate) tables: [Box<[Entry]>; 4],
@@ -234,18 +242,14 @@ impl Tlb {
     #[must_use]
     pub(crate) fn exec(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.exec == self.tag(address)).then(|| {
-            std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
-        })
+        (entry.exec == self.tag(address)).then(|| entry.host(address))
     }
 
     /// Host address of the byte at `address`, when the TLB knows that it may be written.
     #[inline]
     fn writable(&self, address: u64) -> Option<*mut u8> {
         let entry = self.tables[self.view].get(Self::slot(address))?;
-        (entry.write == self.tag(address)).then(|| {
-            std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize))
-        })
+        (entry.write == self.tag(address)).then(|| entry.host(address))
     }
 
     /// The page number within RAM of a host address.
@@ -390,8 +394,7 @@ impl Cpu {
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.read == wanted
         {
-            let host: *mut u8 =
-                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host = entry.host(address);
             return Ok(raw::load(host));
         }
         self.read_slow(s, address)
@@ -407,8 +410,7 @@ impl Cpu {
         if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted
         {
-            let host: *mut u8 =
-                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host = entry.host(address);
             raw::store(host, value);
             self.wrote(host);
             return Ok(());
@@ -639,9 +641,7 @@ impl Cpu {
         let entry = &self.tlb.tables[self.tlb.view][Tlb::slot(address)];
         let tag = if write { entry.write } else { entry.read };
         if tag == self.tlb.tag(address) {
-            return Ok(Some(std::ptr::with_exposed_provenance_mut(
-                entry.addend.wrapping_add(address as usize),
-            )));
+            return Ok(Some(entry.host(address)));
         }
         if self.is_watched(address) {
             return Ok(None);
@@ -674,8 +674,7 @@ impl Cpu {
             && let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
             && entry.write == wanted
         {
-            let host: *mut u8 =
-                std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+            let host = entry.host(address);
             let old = raw::load(host);
             raw::store(host, change(old));
             self.wrote(host);

@@ -214,6 +214,14 @@ pub(crate) fn copy_out(from: *const u8, bytes: &mut [u8]) {
     unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
 }
 
+/// Copies bytes from a host address to the end of its page, as many as fit. Returns those.
+pub(crate) fn copy_to_page_end(from: *const u8, bytes: &mut [u8]) -> &[u8] {
+    let room = (4096 - (from.addr() & 0xfff)).min(bytes.len());
+    let bytes = &mut bytes[..room];
+    copy_out(from, bytes);
+    bytes
+}
+
 /// Fills at a host address within its page.
 pub(crate) fn fill(at: *mut u8, pattern: &[u8], count: usize) {
     if let [byte] = *pattern {

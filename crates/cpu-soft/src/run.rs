@@ -22,7 +22,7 @@ use crate::translate::thread::Thread;
 const CLOCK_INTERVAL: u64 = 2048;
 
 /// Most times translated code is gone back to between two looks at everything else.
-const MOST_ROUNDS: u32 = 256;
+pub(crate) const MOST_ROUNDS: u32 = 256;
 
 /// No block is longer than this many bytes.
 const LONGEST_BLOCK: u64 = (decode::MAX_OPS * decode::MAX_LEN) as u64;
@@ -148,10 +148,7 @@ impl Cpu {
         for _ in 0..MOST_ROUNDS {
             let ran_before = self.retired;
             match thread.run(self, budget, last) {
-                Err(fault) => {
-                    self.this_rip = self.rip();
-                    return self.fail(fault, self.events.pending_debug);
-                }
+                Err(fault) => return self.fail_fetch(fault),
                 Ok(None) => {
                     self.step(blocks, budget)?;
                     last = None;
@@ -190,6 +187,12 @@ impl Cpu {
             }
         }
         Ok(())
+    }
+
+    /// Delivers what fetching the instruction at RIP raised.
+    pub(crate) fn fail_fetch(&mut self, fault: Fault) -> Result<(), Shutdown> {
+        self.this_rip = self.rip();
+        self.fail(fault, self.events.pending_debug)
     }
 
     /// Delivers a fault of the instruction at `this_rip`, which changed nothing.
@@ -342,12 +345,8 @@ impl Cpu {
             // Blocks know nothing of the segment's limit.
             return self.execute_straddling(linear, rip, mode);
         }
-        let host = match self.tlb.exec(linear) {
-            Some(host) => host,
-            None => match self.code_host(linear)? {
-                Some(host) => host,
-                None => return self.execute_straddling(linear, rip, mode),
-            },
+        let Some(host) = self.code_host(linear)? else {
+            return self.execute_straddling(linear, rip, mode);
         };
         let page = self.tlb.page_index(host);
         let at = (page as u64) << 12 | linear & 0xfff;
@@ -361,7 +360,8 @@ impl Cpu {
                 barrier::drain_stores();
             }
         });
-        let ops = self.decode_at(host, linear, rip, mode);
+        let mut bytes = [0u8; 256];
+        let ops = decode::block(raw::copy_to_page_end(host, &mut bytes), rip, mode);
         if ops.is_empty() {
             return self.execute_straddling(linear, rip, mode);
         }
@@ -434,16 +434,12 @@ impl Cpu {
     }
 
     /// Host address of an executable byte, filling the TLB; `None` when it is not RAM.
-    fn code_host(&mut self, linear: u64) -> Done<Option<*mut u8>> {
-        self.fetch_host(linear, Access::Execute)
-    }
-
-    /// Decodes what lies in the page from `host` on.
-    fn decode_at(&self, host: *mut u8, linear: u64, rip: u64, mode: Mode) -> Vec<Op> {
-        let mut bytes = [0u8; 256];
-        let room = (4096 - (linear & 0xfff) as usize).min(bytes.len());
-        raw::copy_out(host, &mut bytes[..room]);
-        decode::block(&bytes[..room], rip, mode)
+    #[inline(always)]
+    pub(crate) fn code_host(&mut self, linear: u64) -> Done<Option<*mut u8>> {
+        match self.tlb.exec(linear) {
+            Some(host) => Ok(Some(host)),
+            None => self.fetch_host(linear, Access::Execute),
+        }
     }
 
     /// The instruction across two pages at `linear`, if it was run before and has the same bytes.

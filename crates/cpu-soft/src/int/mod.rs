@@ -26,6 +26,8 @@ mod string;
 
 use iced_x86::{Instruction, Mnemonic};
 
+pub(crate) use mov::{is_cmovcc, is_setcc};
+
 use crate::cpu::Mode;
 use crate::mem::Mem;
 use crate::op::{Exec, Op};

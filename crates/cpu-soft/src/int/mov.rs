@@ -190,11 +190,11 @@ fn set_byte<const C: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done {
     D::write(cpu, op, u8::from(met))
 }
 
-/// SETcc.
-pub(super) fn setcc(i: &Instruction, _: &Op) -> Option<Exec> {
+/// Whether it is SETcc.
+pub(crate) fn is_setcc(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
-    if !matches!(
-        i.mnemonic(),
+    matches!(
+        mnemonic,
         M::Seto
             | M::Setno
             | M::Setb
@@ -211,7 +211,12 @@ pub(super) fn setcc(i: &Instruction, _: &Op) -> Option<Exec> {
             | M::Setge
             | M::Setle
             | M::Setg
-    ) {
+    )
+}
+
+/// SETcc.
+pub(super) fn setcc(i: &Instruction, _: &Op) -> Option<Exec> {
+    if !is_setcc(i.mnemonic()) {
         return None;
     }
     let condition = condition(i)?;
@@ -231,11 +236,11 @@ fn move_if<T: Int, const C: u8, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     Ok(())
 }
 
-/// CMOVcc.
-pub(super) fn cmovcc(i: &Instruction, op: &Op, mode: Mode) -> Option<Exec> {
+/// Whether it is CMOVcc.
+pub(crate) fn is_cmovcc(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
-    if !matches!(
-        i.mnemonic(),
+    matches!(
+        mnemonic,
         M::Cmovo
             | M::Cmovno
             | M::Cmovb
@@ -252,8 +257,12 @@ pub(super) fn cmovcc(i: &Instruction, op: &Op, mode: Mode) -> Option<Exec> {
             | M::Cmovge
             | M::Cmovle
             | M::Cmovg
-    ) || i.op0_register() == Register::None
-    {
+    )
+}
+
+/// CMOVcc.
+pub(super) fn cmovcc(i: &Instruction, op: &Op, mode: Mode) -> Option<Exec> {
+    if !is_cmovcc(i.mnemonic()) || i.op0_register() == Register::None {
         return None;
     }
     let condition = condition(i)?;

@@ -145,8 +145,7 @@ impl Cpu {
                 }
             }
         };
-        let host: *mut u8 =
-            std::ptr::with_exposed_provenance_mut(entry.addend.wrapping_add(address as usize));
+        let host = entry.host(address);
         if let Some(rehearsal) = &mut self.tlb.rehearsal {
             if known.is_none() {
                 rehearsal.walked.push(entry);

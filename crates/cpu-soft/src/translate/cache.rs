@@ -361,7 +361,6 @@ impl CodeCache {
             return false;
         }
         let segment = &mut inner.segments[next];
-        self.memory.written(inner.end - self.segment, self.segment);
         segment.ops.clear();
         segment.fill = segment.fill.wrapping_add(1);
         inner.current = next;

@@ -3,6 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::flags::counts_in_cl;
+use crate::int::{is_cmovcc, is_setcc};
 
 /// How an instruction is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +127,7 @@ pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
 fn push_or_pop(i: &Instruction, class: Class) -> Class {
     use Code as C;
     match i.code() {
-        C::Push_r64 | C::Pushq_imm32 | C::Pushq_imm8 | C::Pop_r64 => class,
-        C::Push_rm64 if i.op0_kind() == OpKind::Register => class,
-        C::Push_rm64 => class,
+        C::Push_r64 | C::Push_rm64 | C::Pushq_imm32 | C::Pushq_imm8 | C::Pop_r64 => class,
         C::Pop_rm64 if i.op0_kind() == OpKind::Register => class,
         _ => Class::Interpret,
     }
@@ -252,42 +251,11 @@ fn is_plain(mnemonic: Mnemonic) -> bool {
             | M::Crc32
             | M::Xchg
             | M::Xadd
-            | M::Seto
-            | M::Setno
-            | M::Setb
-            | M::Setae
-            | M::Sete
-            | M::Setne
-            | M::Setbe
-            | M::Seta
-            | M::Sets
-            | M::Setns
-            | M::Setp
-            | M::Setnp
-            | M::Setl
-            | M::Setge
-            | M::Setle
-            | M::Setg
-            | M::Cmovo
-            | M::Cmovno
-            | M::Cmovb
-            | M::Cmovae
-            | M::Cmove
-            | M::Cmovne
-            | M::Cmovbe
-            | M::Cmova
-            | M::Cmovs
-            | M::Cmovns
-            | M::Cmovp
-            | M::Cmovnp
-            | M::Cmovl
-            | M::Cmovge
-            | M::Cmovle
-            | M::Cmovg
             | M::Stc
             | M::Clc
             | M::Cmc
-    )
+    ) || is_setcc(mnemonic)
+        || is_cmovcc(mnemonic)
 }
 
 /// Instructions on XMM registers of `riad-v1` that name all their operands.

@@ -2,7 +2,7 @@
 //!
 //! A block begins anywhere, goes on over conditional branches that are not taken, and ends at any
 //! other transfer of control, at the page's end, or after [`LONGEST`] instructions. It can be entered
-//! in three ways, see [`Block`].
+//! in two ways, see [`Entries`].
 
 use std::mem::offset_of;
 
@@ -93,6 +93,15 @@ pub(crate) enum Cold {
     Budget { at: Hole, site: Site, count: i32 },
 }
 
+/// How code comes to another place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It follows on the block.
+    Onward,
+    /// The instruction at the site branches there; the reason to leave for when it is not known.
+    Branch(Site, u32),
+}
+
 /// Where the status flags are; neither when nobody needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -178,8 +187,7 @@ impl Emitter<'_> {
         entries.saved = self.asm.here();
         // Even when this block does not need them: it may be stale, and the code that lies here by
         // now may.
-        self.asm.load32(RAX, frame(FLAGS));
-        self.asm.flags_from_ax();
+        self.restore_now();
         entries.host = self.asm.here();
         self.flags = Place { host: true, saved: false };
         let vector = items.iter().any(|item| item.class == Class::Vector);
@@ -221,8 +229,7 @@ impl Emitter<'_> {
             at += 1;
         }
         if open && let Some(last) = items.last() {
-            let site = Site::new(last.next, self.count, self.count);
-            self.go_to(i64::from(last.next), site, true);
+            self.go_to(i64::from(last.next), Way::Onward);
         }
         // Called out, or the XMM registers are to be loaded.
         self.asm.land(poll);
@@ -232,8 +239,7 @@ impl Emitter<'_> {
             let called = self.asm.jcc(cc::NE);
             self.asm.call_to(self.stubs.load_xmm);
             if live {
-                self.asm.load32(RAX, frame(FLAGS));
-                self.asm.flags_from_ax();
+                self.restore_now();
             }
             self.asm.jmp_to(body);
             self.asm.land(called);
@@ -251,6 +257,11 @@ impl Emitter<'_> {
     fn save_now(&mut self) {
         self.asm.flags_to_ax();
         self.asm.store32(frame(FLAGS), RAX);
+    }
+
+    fn restore_now(&mut self) {
+        self.asm.load32(RAX, frame(FLAGS));
+        self.asm.flags_from_ax();
     }
 
     /// Keeps the flags in the frame, when they are the host's only.
@@ -273,8 +284,7 @@ impl Emitter<'_> {
     pub(super) fn need_host(&mut self) {
         if !self.flags.host {
             if self.flags.saved {
-                self.asm.load32(RAX, frame(FLAGS));
-                self.asm.flags_from_ax();
+                self.restore_now();
             }
             self.flags.host = true;
         }
@@ -327,9 +337,8 @@ impl Emitter<'_> {
         self.cold.push(Cold::Link { at, target, page, saved: !self.flags.host });
     }
 
-    /// Goes to `target`, an offset from the start of this page. `site` is the instruction that
-    /// branches; for `onward`, what comes after the block.
-    pub(super) fn go_to(&mut self, target: i64, site: Site, onward: bool) {
+    /// Goes to `target`, an offset from the start of this page.
+    pub(super) fn go_to(&mut self, target: i64, way: Way) {
         if (0..4096).contains(&target) {
             self.link(target as u32, self.page);
             return;
@@ -346,16 +355,17 @@ impl Emitter<'_> {
         self.save();
         self.asm.load(RAX, frame(BASE));
         self.asm.lea(RAX, Mem::at(RAX, target as i32));
-        if onward {
-            let at = self.find_target();
-            self.jump_to_found();
-            self.asm.land(at);
-            self.asm.load(RAX, frame(BASE));
-            self.asm.lea(RAX, Mem::at(RAX, 4096));
-            self.asm.store(frame(BASE), RAX);
-            self.leave(Site::new(0, 0, 0), reason::DONE);
-        } else {
-            self.jump_indirect(site);
+        match way {
+            Way::Branch(site, why) => self.jump_indirect(site, why),
+            Way::Onward => {
+                let at = self.find_target();
+                self.jump_to_found();
+                self.asm.land(at);
+                self.asm.load(RAX, frame(BASE));
+                self.asm.lea(RAX, Mem::at(RAX, 4096));
+                self.asm.store(frame(BASE), RAX);
+                self.leave(Site::new(0, 0, 0), reason::DONE);
+            }
         }
     }
 
@@ -382,11 +392,11 @@ impl Emitter<'_> {
         self.asm.rm(false, &[0xff], 4, found_target(offset_of!(Target, host)));
     }
 
-    /// Jumps to the linear address in RAX; the interpreter does the instruction at `site` when it is
-    /// not known.
-    pub(super) fn jump_indirect(&mut self, site: Site) {
+    /// Jumps to the linear address in RAX; leaves with it for this reason, of the instruction at
+    /// `site`, when it is not known.
+    pub(super) fn jump_indirect(&mut self, site: Site, reason: u32) {
         let at = self.find_target();
-        self.cold.push(Cold::Unknown { at, site, reason: reason::JUMP, pop: 0 });
+        self.cold.push(Cold::Unknown { at, site, reason, pop: 0 });
         self.jump_to_found();
     }
 
@@ -445,8 +455,7 @@ impl Emitter<'_> {
                 self.asm.mov_imm32(RCX, site.0);
                 self.asm.call_to(self.stubs.wrote(slot));
                 if host_flags {
-                    self.asm.load32(RAX, frame(FLAGS));
-                    self.asm.flags_from_ax();
+                    self.restore_now();
                 }
                 self.asm.jmp_to(back);
             }
@@ -462,7 +471,7 @@ impl Emitter<'_> {
             Cold::Far { at, target, site, host, saved } => {
                 self.asm.land(at);
                 self.flags = Place { host, saved };
-                self.go_to(target, site, false);
+                self.go_to(target, Way::Branch(site, reason::JUMP));
             }
             Cold::Run { at, retry, look, low, bytes, site } => {
                 self.asm.land(at);

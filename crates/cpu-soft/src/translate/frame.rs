@@ -236,11 +236,11 @@ pub(crate) mod reason {
     /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), salted, which is not
     /// known. Nothing has been done yet but looking.
     pub(crate) const JUMP: u32 = 7;
-    /// How many there are.
-    pub(crate) const COUNT: u32 = 10;
     /// The same for a call, which has pushed its return address.
     pub(crate) const CALL: u32 = 8;
     /// The same for a return, which has not moved the stack pointer; by how much is in
     /// [`Frame::spare_target`](super::Frame::spare_target).
     pub(crate) const RETURN: u32 = 9;
+    /// How many there are.
+    pub(crate) const COUNT: u32 = 10;
 }

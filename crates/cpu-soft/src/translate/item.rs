@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::asm::host::{R15, RAX, RBX, RCX, RDX};
 use super::asm::{Mem, alu, cc, frame};
 use super::class::{Class, general_form};
-use super::emit::{Cold, Emitter, Item, home, in_frame};
+use super::emit::{Cold, Emitter, Item, Way, home, in_frame};
 use super::flags::{self, counts_in_cl};
 use super::frame::{BASE, HOME, KEPT, Site, reason};
 use super::operand::{Operand, chased};
@@ -38,7 +38,7 @@ impl Emitter<'_> {
                 return true;
             }
             Class::Jump => {
-                self.go_to(item.i.near_branch64() as i64, site, false);
+                self.go_to(item.i.near_branch64() as i64, Way::Branch(site, reason::JUMP));
                 return false;
             }
             Class::Call => {
@@ -80,18 +80,14 @@ impl Emitter<'_> {
     /// The instruction itself, on the registers' homes and the operand's host address.
     fn same(&mut self, item: &Item, site: Site) -> Option<()> {
         let mut i = item.i;
-        let (read, _) = flags::effect(&i);
-        let touches = read | i.rflags_modified() & flags::ALL != 0;
+        let need = needs_flags(item);
         let code = general_form(i.code());
-        if code != i.code() {
-            i.set_code(code);
-        }
+        i.set_code(code);
         i.set_has_rep_prefix(false);
         i.set_has_repne_prefix(false);
         i.set_segment_prefix(Register::None);
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
         let by_cl = counts_in_cl(code);
-        let need = touches && item.live_in != 0;
         // Registers that live in the frame, and who stands in for them.
         let mut guests: [Option<u8>; 2] = [None; 2];
         for n in 0..i.op_count() {
@@ -141,7 +137,7 @@ impl Emitter<'_> {
         // From here on code is written.
         let mut found = None;
         if let (Some(n), Some(operand)) = (memory, operand) {
-            let want = if n == 0 && writes_first(i.mnemonic()) { Want::Write } else { Want::Read };
+            let want = wanted(&i, n);
             let mut place = match chased(item, &operand) {
                 Some(base) => self.follow(&operand, base, item.live_in != 0, site),
                 None => self.find(&operand, want, item.live_in != 0, site),
@@ -180,8 +176,7 @@ impl Emitter<'_> {
             self.produced();
         }
         if let Some(found) = found {
-            let next = Site::new(item.next, site.before() + 1, self.count);
-            self.wrote(found, item.live_out != 0, next);
+            self.wrote_last(found, item, site);
         }
         Some(())
     }
@@ -248,6 +243,34 @@ impl Emitter<'_> {
         match home(guest) {
             Some(home) => self.asm.mov(to, home),
             None => self.asm.load(to, in_frame(guest)),
+        }
+    }
+
+    /// Copies RAX or RCX to a guest register.
+    fn register_from(&mut self, guest: u8, from: u8) {
+        match home(guest) {
+            Some(home) => self.asm.mov(home, from),
+            None => self.asm.store(in_frame(guest), from),
+        }
+    }
+
+    /// Stores a guest register. May change RCX.
+    pub(super) fn store_guest(&mut self, to: Mem, guest: u8) {
+        let from = home(guest).unwrap_or_else(|| {
+            self.asm.load(RCX, in_frame(guest));
+            RCX
+        });
+        self.asm.store(to, from);
+    }
+
+    /// Loads a guest register. May change RCX.
+    pub(super) fn load_guest(&mut self, guest: u8, from: Mem) {
+        match home(guest) {
+            Some(home) => self.asm.load(home, from),
+            None => {
+                self.asm.load(RCX, from);
+                self.asm.store(in_frame(guest), RCX);
+            }
         }
     }
 
@@ -320,8 +343,7 @@ impl Emitter<'_> {
         self.asm.mov(RBX, RAX);
         self.produced();
         if let Some(found) = found {
-            let next = Site::new(item.next, site.before() + 1, self.count);
-            self.wrote(found, item.live_out != 0, next);
+            self.wrote_last(found, item, site);
         }
         Some(())
     }
@@ -341,11 +363,7 @@ impl Emitter<'_> {
             // movsxd rcx, ecx
             self.asm.bytes(&[0x48, 0x63, 0xc9]);
         }
-        let guest = to.full_register().number() as u8;
-        match home(guest) {
-            Some(home) => self.asm.mov(home, RCX),
-            None => self.asm.store(in_frame(guest), RCX),
-        }
+        self.register_from(to.full_register().number() as u8, RCX);
         Some(())
     }
 
@@ -353,8 +371,7 @@ impl Emitter<'_> {
     /// it.
     fn high(&mut self, item: &Item, site: Site) -> Option<()> {
         let mut i = item.i;
-        let need = i.rflags_modified() & flags::ALL != 0 && item.live_in != 0
-            || i.rflags_read() & flags::ALL != 0;
+        let need = needs_flags(item);
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
         if i.op_count() > 2 || counts_in_cl(i.code()) || need && memory.is_some() {
             return None;
@@ -393,14 +410,11 @@ impl Emitter<'_> {
             };
             i.set_op_register(n, host);
         }
-        let code = general_form(i.code());
-        if code != i.code() {
-            i.set_code(code);
-        }
+        i.set_code(general_form(i.code()));
         i.set_segment_prefix(Register::None);
         let mut found = None;
         if let (Some(n), Some(operand)) = (memory, operand) {
-            let want = if n == 0 && writes_first(i.mnemonic()) { Want::Write } else { Want::Read };
+            let want = wanted(&i, n);
             let place = self.find(&operand, want, item.live_in != 0, site);
             self.asm.lea(RAX, place.mem);
             set_memory(&mut i, Mem::at(RAX, 0));
@@ -421,18 +435,14 @@ impl Emitter<'_> {
         for (register, host) in [(first, RCX), (second, RAX)] {
             let Some((n, guest)) = register else { continue };
             if swaps || n == 0 && writes_first(i.mnemonic()) {
-                match home(guest) {
-                    Some(home) => self.asm.mov(home, host),
-                    None => self.asm.store(in_frame(guest), host),
-                }
+                self.register_from(guest, host);
             }
         }
         if i.rflags_modified() & flags::ALL != 0 {
             self.produced();
         }
         if let Some(found) = found {
-            let next = Site::new(item.next, site.before() + 1, self.count);
-            self.wrote(found, item.live_out != 0, next);
+            self.wrote_last(found, item, site);
         }
         Some(())
     }
@@ -459,35 +469,21 @@ impl Emitter<'_> {
                 self.asm.store(found.mem, RCX);
             }
             OpKind::Register => {
-                let guest = item.i.op0_register().number() as u8;
-                let from = home(guest).unwrap_or(RCX);
-                if from == RCX {
-                    self.asm.load(RCX, in_frame(guest));
-                }
-                self.asm.store(found.mem, from);
+                self.store_guest(found.mem, item.i.op0_register().number() as u8);
             }
             _ => self.asm.store_imm(found.mem, item.op.imm as i32),
         }
         self.add_to_stack(-8);
-        let next = Site::new(item.next, site.before() + 1, self.count);
-        self.wrote(found, item.live_out != 0, next);
+        self.wrote_last(found, item, site);
         Some(())
     }
 
     fn pop(&mut self, item: &Item, site: Site) -> Option<()> {
         let found = self.find(&Operand::stack(0, 8), Want::Read, item.live_in != 0, site);
         let guest = item.i.op0_register().number() as u8;
-        match home(guest) {
-            Some(R15) => self.asm.load(R15, found.mem),
-            Some(home) => {
-                self.asm.load(home, found.mem);
-                self.add_to_stack(8);
-            }
-            None => {
-                self.asm.load(RCX, found.mem);
-                self.asm.store(in_frame(guest), RCX);
-                self.add_to_stack(8);
-            }
+        self.load_guest(guest, found.mem);
+        if usize::from(guest) != gpr::RSP {
+            self.add_to_stack(8);
         }
         Some(())
     }
@@ -517,24 +513,8 @@ impl Emitter<'_> {
     fn call(&mut self, item: &Item, site: Site) {
         self.save();
         let target = item.i.near_branch64() as i64;
-        let near = (0..4096).contains(&target)
-            || self.kind.large && (0..0x20_0000).contains(&(self.within_large + target));
-        if near {
-            self.push_return(item, site);
-            self.go_to(target, site, false);
-            return;
-        }
         self.push_return(item, site);
-        self.asm.load(RAX, frame(BASE));
-        self.asm.lea(RAX, Mem::at(RAX, target as i32));
-        self.called(site);
-    }
-
-    /// Goes to the linear address in RAX, after the return address was pushed.
-    fn called(&mut self, site: Site) {
-        let at = self.find_target();
-        self.cold.push(Cold::Unknown { at, site, reason: reason::CALL, pop: 0 });
-        self.jump_to_found();
+        self.go_to(target, Way::Branch(site, reason::CALL));
     }
 
     /// Brings the target of an indirect branch to RAX.
@@ -551,7 +531,7 @@ impl Emitter<'_> {
 
     fn jump_register(&mut self, item: &Item, site: Site) -> Option<()> {
         self.target_to_rax(item, site)?;
-        self.jump_indirect(site);
+        self.jump_indirect(site, reason::JUMP);
         Some(())
     }
 
@@ -566,7 +546,7 @@ impl Emitter<'_> {
         self.asm.store(frame(KEPT), RAX);
         self.push_return(item, site);
         self.asm.load(RAX, frame(KEPT));
-        self.called(site);
+        self.jump_indirect(site, reason::CALL);
         Some(())
     }
 
@@ -596,6 +576,18 @@ fn writes_first(mnemonic: Mnemonic) -> bool {
         mnemonic,
         M::Cmp | M::Test | M::Bt | M::Comiss | M::Comisd | M::Ucomiss | M::Ucomisd | M::Ptest
     )
+}
+
+/// Whether the host's flags must be the guest's when the instruction itself is run: it reads some, or
+/// leaves some alone that are needed later.
+fn needs_flags(item: &Item) -> bool {
+    let touches = (item.i.rflags_read() | item.i.rflags_modified()) & flags::ALL != 0;
+    touches && item.live_in != 0
+}
+
+/// What an instruction wants of its operand `n`, which is in memory.
+fn wanted(i: &Instruction, n: u32) -> Want {
+    if n == 0 && writes_first(i.mnemonic()) { Want::Write } else { Want::Read }
 }
 
 /// A host register of a size in bytes.

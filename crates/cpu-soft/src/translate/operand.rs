@@ -144,10 +144,7 @@ impl Emitter<'_> {
             }
             self.asm.mov(RCX, RAX);
         }
-        let (tag, addend) = match want {
-            Want::Read => (offset_of!(Slot, read_tag), offset_of!(Slot, read_addend)),
-            Want::Write => (offset_of!(Slot, write_tag), offset_of!(Slot, write_addend)),
-        };
+        let (tag, addend) = want.fields();
         self.asm.alu_mem(alu::XOR, RCX, frame(slot(number, tag)));
         let mut most = 4096 - operand.size as i32;
         if operand.aligned {
@@ -203,6 +200,12 @@ impl Emitter<'_> {
         self.asm.load(RAX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
         let mem = Mem { base: RAX, index: Some((base, 0)), disp: operand.disp };
         Found { mem, slot: number }
+    }
+
+    /// After an instruction's write, as its last act: somebody may have to be told.
+    pub(super) fn wrote_last(&mut self, found: Found, item: &Item, site: Site) {
+        let next = Site::new(item.next, site.before() + 1, self.count);
+        self.wrote(found, item.live_out != 0, next);
     }
 
     /// After a write: somebody may have to be told. `next` is where to go on.

@@ -5,7 +5,7 @@ use iced_x86::OpKind;
 use super::asm::host::{R15, RAX, RCX};
 use super::asm::{Mem, alu, cc, frame};
 use super::class::Class;
-use super::emit::{Cold, Emitter, Item, home, in_frame};
+use super::emit::{Cold, Emitter, Item};
 use super::frame::{Site, Slot, slot};
 use super::operand::Found;
 use super::stubs::{Look, Want};
@@ -44,14 +44,7 @@ impl Emitter<'_> {
 
     /// Finds `bytes` of stack from `low` bytes above the stack pointer on: the addend is in RAX then.
     fn find_run(&mut self, want: Want, low: i32, bytes: i32, site: Site) {
-        let (tag, addend) = match want {
-            Want::Read => {
-                (std::mem::offset_of!(Slot, read_tag), std::mem::offset_of!(Slot, read_addend))
-            }
-            Want::Write => {
-                (std::mem::offset_of!(Slot, write_tag), std::mem::offset_of!(Slot, write_addend))
-            }
-        };
+        let (tag, addend) = want.fields();
         let retry = self.asm.here();
         self.asm.lea(RCX, Mem::at(R15, low));
         self.asm.alu_mem(alu::XOR, RCX, frame(slot(SLOT, tag)));
@@ -76,12 +69,7 @@ impl Emitter<'_> {
         for (n, item) in (1i32..).zip(items) {
             let place = Mem { base: RAX, index: Some((R15, 0)), disp: -8 * n };
             if item.i.op0_kind() == OpKind::Register {
-                let guest = item.i.op0_register().number() as u8;
-                let from = home(guest).unwrap_or(RCX);
-                if from == RCX {
-                    self.asm.load(RCX, in_frame(guest));
-                }
-                self.asm.store(place, from);
+                self.store_guest(place, item.i.op0_register().number() as u8);
             } else {
                 self.asm.store_imm(place, item.op.imm as i32);
             }
@@ -99,14 +87,7 @@ impl Emitter<'_> {
         self.find_run(Want::Read, 0, bytes, site);
         for (n, item) in (0i32..).zip(items) {
             let place = Mem { base: RAX, index: Some((R15, 0)), disp: 8 * n };
-            let guest = item.i.op0_register().number() as u8;
-            match home(guest) {
-                Some(home) => self.asm.load(home, place),
-                None => {
-                    self.asm.load(RCX, place);
-                    self.asm.store(in_frame(guest), RCX);
-                }
-            }
+            self.load_guest(item.i.op0_register().number() as u8, place);
         }
         self.add_to_stack(bytes);
     }

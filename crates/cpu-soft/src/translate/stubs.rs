@@ -18,6 +18,16 @@ pub(crate) enum Want {
     Write,
 }
 
+impl Want {
+    /// Offsets in a [`Slot`] of the tag and the addend for it.
+    pub(crate) fn fields(self) -> (usize, usize) {
+        match self {
+            Self::Read => (offset_of!(Slot, read_tag), offset_of!(Slot, read_addend)),
+            Self::Write => (offset_of!(Slot, write_tag), offset_of!(Slot, write_addend)),
+        }
+    }
+}
+
 /// Addresses of the functions that translated code calls. All take the processor and the frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Calls {
@@ -129,13 +139,9 @@ impl Stubs {
             asm.mov_imm32(RAX, why);
             asm.jmp_to(stubs.exit);
         }
-        stubs.stale = asm.here();
-        asm.flags_to_ax();
-        asm.store32(frame(8 + FLAGS), RAX);
+        stubs.stale = keep_flags(asm);
         asm.jmp_to(stubs.leave(reason::ATTENTION));
-        stubs.link_host = asm.here();
-        asm.flags_to_ax();
-        asm.store32(frame(8 + FLAGS), RAX);
+        stubs.link_host = keep_flags(asm);
         stubs.link = asm.here();
         asm.bytes(&[0x59]);
         asm.store(frame(LINK), RCX);
@@ -181,6 +187,14 @@ fn enter(asm: &mut Asm) -> u32 {
     restore(asm, 0, false);
     // jmp [rsp + SPARE]
     asm.rm(false, &[0xff], 4, frame(SPARE));
+    here
+}
+
+/// Keeps the host's flags in the frame; a return address is on the stack.
+fn keep_flags(asm: &mut Asm) -> u32 {
+    let here = asm.here();
+    asm.flags_to_ax();
+    asm.store32(frame(8 + FLAGS), RAX);
     here
 }
 
@@ -271,8 +285,14 @@ fn call(asm: &mut Asm, function: u64) {
     asm.rr(false, &[0x85], RAX, RAX);
 }
 
-/// After a call that wants to leave: the registers are in the processor, the reason in EAX.
-fn leave_from_call(asm: &mut Asm, leave: u32) {
+/// Calls as [`call`] does, with the registers in the processor, and goes back to the block, or leaves
+/// for the reason that the function returned.
+fn call_and_return(asm: &mut Asm, function: u64, leave: u32) {
+    call(asm, function);
+    let out = asm.jcc(cc::NE);
+    restore(asm, 8, true);
+    asm.bytes(&[0xc3]);
+    asm.land(out);
     asm.alu_imm(true, alu::ADD, RSP, 8);
     asm.store32(frame(REASON), RAX);
     asm.store32_imm(frame(XMM_MISSING), 1);
@@ -287,12 +307,7 @@ fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
     save(asm, 8, false);
     asm.load(RDX, frame(8 + SPARE));
     asm.load32(RCX, frame(8 + SITE));
-    call(asm, function);
-    let out = asm.jcc(cc::NE);
-    restore(asm, 8, true);
-    asm.bytes(&[0xc3]);
-    asm.land(out);
-    leave_from_call(asm, leave);
+    call_and_return(asm, function, leave);
     here
 }
 
@@ -337,14 +352,11 @@ fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
 
 fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     const PAGE: i32 = -4096;
-    let (tag, tag_at, addend_at) = match look.want {
-        Want::Read => {
-            (offset_of!(Entry, read), offset_of!(Slot, read_tag), offset_of!(Slot, read_addend))
-        }
-        Want::Write => {
-            (offset_of!(Entry, write), offset_of!(Slot, write_tag), offset_of!(Slot, write_addend))
-        }
+    let tag = match look.want {
+        Want::Read => offset_of!(Entry, read),
+        Want::Write => offset_of!(Entry, write),
     };
+    let (tag_at, addend_at) = look.want.fields();
     asm.align(16, 0);
     if look.direct {
         if look.aligned {
@@ -411,11 +423,6 @@ fn wrote_common(asm: &mut Asm, function: u64, leave: u32) -> u32 {
     asm.store32(frame(8 + REASON), RCX);
     save(asm, 8, false);
     asm.load32(RDX, frame(8 + REASON));
-    call(asm, function);
-    let out = asm.jcc(cc::NE);
-    restore(asm, 8, true);
-    asm.bytes(&[0xc3]);
-    asm.land(out);
-    leave_from_call(asm, leave);
+    call_and_return(asm, function, leave);
     here
 }

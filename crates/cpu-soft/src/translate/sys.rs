@@ -101,20 +101,6 @@ impl CodeMemory {
         }
     }
 
-    /// Nothing will be written to this range for a while, but for patches: its pages need not be
-    /// mapped twice.
-    pub(crate) fn written(&self, offset: u32, len: u32) {
-        let (offset, len) = (offset as usize, len as usize);
-        if offset.checked_add(len).is_some_and(|end| end <= self.write.len) {
-            // SAFETY: within the mapping, as just checked. It is a shared mapping of a file, so that
-            // nothing is lost: the next access maps the page again.
-            let _ = unsafe {
-                let start = self.write.start.as_ptr().add(offset);
-                rustix::mm::madvise(start.cast(), len, rustix::mm::Advice::LinuxDontNeed)
-            };
-        }
-    }
-
     /// The data of a link at `offset`.
     pub(crate) fn link_data(&self, offset: u32) -> Option<LinkData> {
         let end = (offset as usize).checked_add(LinkData::BYTES)?;

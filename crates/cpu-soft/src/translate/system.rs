@@ -99,8 +99,7 @@ impl Emitter<'_> {
         self.asm.load(RCX, frame(KEPT));
         self.asm.store(found.mem, RCX);
         self.add_to_stack(-8);
-        let next = Site::new(item.next, site.before() + 1, self.count);
-        self.wrote(found, true, next);
+        self.wrote_last(found, item, site);
         Some(())
     }
 }

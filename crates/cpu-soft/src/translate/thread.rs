@@ -54,11 +54,6 @@ pub(crate) struct Out {
     link: u64,
 }
 
-/// Whether this host can run translated code.
-pub(crate) fn available() -> bool {
-    sys::available()
-}
-
 /// A cache for a machine.
 pub(crate) fn cache(size: usize) -> io::Result<Arc<CodeCache>> {
     let calls = Calls {
@@ -192,10 +187,7 @@ impl Thread {
     fn salt(&self, cpu: &Cpu, generation: u64) -> u64 {
         let user = cpu.tlb.view == Tlb::USER;
         // Generations are handed out again after a wrap: what is known by them must not come back.
-        let what = cpu.tlb.wraps << 20
-            | generation << 8
-            | u64::from(user) << 4
-            | cpu.code_kind(false).bits();
+        let what = cpu.tlb.wraps << 20 | generation << 8 | u64::from(user) << 4 | self.kind;
         let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !(TARGETS as u64 - 1)
     }
@@ -213,13 +205,7 @@ impl Thread {
         if known.key == salted && link == 0 && self.turn == self.cache.turn() {
             return Ok(Some(known.host));
         }
-        let host = match cpu.tlb.exec(rip) {
-            Some(host) => host,
-            None => match cpu.fetch_host(rip, Access::Execute)? {
-                Some(host) => host,
-                None => return Ok(None),
-            },
-        };
+        let Some(host) = cpu.code_host(rip)? else { return Ok(None) };
         let page = cpu.tlb.page_index(host);
         let kind = cpu.code_kind(cpu.tlb.exec_is_large(rip));
         let key = Key::new(page, (rip & 0xfff) as u32, kind);
@@ -284,13 +270,11 @@ impl Thread {
             }
         });
         let mut bytes = [0u8; 1024];
-        let room = (4096 - (rip & 0xfff) as usize).min(bytes.len());
-        raw::copy_out(host, &mut bytes[..room]);
+        let bytes = raw::copy_to_page_end(host, &mut bytes);
         let pages = cpu.memory.pages();
         let within_large = (rip & 0x1f_f000) as u32;
-        self.cache.translate(key, kind, within_large, &bytes[..room], || {
-            pages.generation(page) == generation
-        })
+        self.cache
+            .translate(key, kind, within_large, bytes, || pages.generation(page) == generation)
     }
 
     /// Runs translated code from RIP on until it comes out; at most `budget` instructions where they
