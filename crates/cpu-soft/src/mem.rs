@@ -131,6 +131,11 @@ impl Tlb {
         self.states.address()
     }
 
+    /// Host address of the tags of executable entries cut from large pages, by slot.
+    pub(crate) fn large_address(&self) -> u64 {
+        self.large_exec.as_ptr().expose_provenance() as u64
+    }
+
     /// Whether the executable page at `address`, which the TLB knows, is part of a large page.
     pub(crate) fn exec_is_large(&self, address: u64) -> bool {
         self.large_exec[Self::slot(address)] == self.tag(address)

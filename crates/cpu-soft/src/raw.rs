@@ -31,12 +31,77 @@ pub trait Mem: Copy + Eq + std::fmt::Debug + 'static {
     fn to_bytes(self) -> [u8; 16];
 }
 
-/// Serialises locked operations that do not lie within an aligned 8-byte cell.
+/// Serialises locked operations across two pages, and on other hosts than x86-64 all that do not lie
+/// within an aligned 8-byte cell.
 static SPLIT_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Holds back other locked operations that are split, while the caller carries out its own.
 pub(crate) fn split_lock() -> std::sync::MutexGuard<'static, ()> {
     SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Atomically replaces `old` by `new` where they are not aligned. Translated code has the host's
+/// processor do this, so the interpreter must too, or the two would not exclude each other.
+///
+/// # Safety
+/// As for [`Mem::load`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn swap_unaligned<T: Mem>(at: *mut u8, old: T, new: T) -> Result<(), T> {
+    let word = |value: T| u64::from_le_bytes(*value.to_bytes().first_chunk().unwrap_or(&[0; 8]));
+    let (mut there, new) = (word(old), word(new));
+    let same: u8;
+    // SAFETY: in the mapping by contract, and LOCK takes any address.
+    unsafe {
+        match T::SIZE {
+            2 => std::arch::asm!("lock cmpxchg [{at}], {new:x}", "sete {same}", at = in(reg) at,
+                new = in(reg) new, same = out(reg_byte) same, inout("rax") there),
+            4 => std::arch::asm!("lock cmpxchg [{at}], {new:e}", "sete {same}", at = in(reg) at,
+                new = in(reg) new, same = out(reg_byte) same, inout("rax") there),
+            _ => std::arch::asm!("lock cmpxchg [{at}], {new}", "sete {same}", at = in(reg) at,
+                new = in(reg) new, same = out(reg_byte) same, inout("rax") there),
+        }
+    }
+    if same != 0 { Ok(()) } else { Err(T::from_bytes(&u128::from(there).to_le_bytes())) }
+}
+
+/// Atomically replaces `old` by `new` where they are not aligned: within an aligned 8-byte cell by
+/// way of that, otherwise exclusive among the split ones.
+///
+/// # Safety
+/// As for [`Mem::load`].
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn swap_unaligned<T: Mem>(at: *mut u8, old: T, new: T) -> Result<(), T> {
+    let within = at.addr() % 8;
+    if within + T::SIZE <= 8 {
+        // SAFETY: the aligned 8 bytes around lie in the same page, so in the mapping.
+        let cell = unsafe { &*at.wrapping_sub(within).cast::<AtomicU64>() };
+        let mut word = cell.load(Ordering::SeqCst);
+        loop {
+            let bytes = word.to_ne_bytes();
+            let mut value = [0; 16];
+            value[..T::SIZE].copy_from_slice(&bytes[within..within + T::SIZE]);
+            let there = T::from_bytes(&value);
+            if there != old {
+                return Err(there);
+            }
+            let mut wanted = bytes;
+            wanted[within..within + T::SIZE].copy_from_slice(&new.to_bytes()[..T::SIZE]);
+            let wanted = u64::from_ne_bytes(wanted);
+            match cell.compare_exchange(word, wanted, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Ok(()),
+                Err(now) => word = now,
+            }
+        }
+    }
+    let _exclusive = split_lock();
+    // SAFETY: as in the contract.
+    let there = unsafe { T::load(at) };
+    if there != old {
+        return Err(there);
+    }
+    // SAFETY: as in the contract.
+    unsafe { T::store(at, new) };
+    Ok(())
 }
 
 macro_rules! mem {
@@ -65,7 +130,6 @@ macro_rules! mem {
                 }
             }
             unsafe fn swap_if(at: *mut u8, old: Self, new: Self) -> Result<(), Self> {
-                let within = at.addr() % 8;
                 if at.addr() % size_of::<$t>() == 0 {
                     // SAFETY: as in `load`.
                     let cell = unsafe { &*at.cast::<$atomic>() };
@@ -74,33 +138,8 @@ macro_rules! mem {
                         .map(|_| ())
                         .map_err(<$t>::from_le);
                 }
-                if within + size_of::<$t>() <= 8 {
-                    // SAFETY: the aligned 8 bytes around lie in the same page, so in the mapping.
-                    let cell = unsafe { &*at.sub(within).cast::<AtomicU64>() };
-                    let shift = within as u32 * 8;
-                    let mask = u64::from(<$t>::MAX as u64) << shift;
-                    let mut word = u64::from_le(cell.load(Ordering::SeqCst));
-                    loop {
-                        let there = (word >> shift) as $t;
-                        if there != old {
-                            return Err(there);
-                        }
-                        let wanted = word & !mask | u64::from(new as u64) << shift;
-                        match cell.compare_exchange(word.to_le(), wanted.to_le(), Ordering::SeqCst, Ordering::SeqCst) {
-                            Ok(_) => return Ok(()),
-                            Err(now) => word = u64::from_le(now),
-                        }
-                    }
-                }
-                let _exclusive = split_lock();
-                // SAFETY: as in `load`.
-                let there = unsafe { Self::load(at) };
-                if there != old {
-                    return Err(there);
-                }
-                // SAFETY: as in `load`.
-                unsafe { Self::store(at, new) };
-                Ok(())
+                // SAFETY: in the mapping by contract.
+                unsafe { swap_unaligned(at, old, new) }
             }
             #[inline]
             fn from_bytes(bytes: &[u8; 16]) -> Self {

@@ -57,8 +57,11 @@ impl Qemu {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         if let Some(prefix) = &self.prefix {
-            // Debian's triplet for the only architecture that the yardstick is for.
-            command.env("LD_LIBRARY_PATH", prefix.join("usr/lib/x86_64-linux-gnu"));
+            // Debian's triplet for the only architecture that the yardstick is for. Some packages
+            // still bring their libraries in /lib.
+            let libraries = ["usr/lib", "lib"]
+                .map(|path| prefix.join(path).join("x86_64-linux-gnu").display().to_string());
+            command.env("LD_LIBRARY_PATH", libraries.join(":"));
             for data in ["usr/share/qemu", "usr/share/seabios"] {
                 command.arg("-L").arg(prefix.join(data));
             }

@@ -78,6 +78,10 @@ pub(crate) struct Asm {
     pub(crate) code: Vec<u8>,
     /// Offset of the first byte in the code cache.
     pub(crate) origin: u32,
+    /// How many bytes lie there: the rest lies at [`apart`](Self::apart).
+    first: Option<usize>,
+    /// Offset in the code cache of what is written after [`go_apart`](Self::go_apart).
+    apart: u32,
 }
 
 /// Where a 32-bit distance stands that is still to be filled in.
@@ -89,12 +93,32 @@ impl Asm {
     pub(crate) fn start(&mut self, origin: u32) {
         self.code.clear();
         self.origin = origin;
+        self.first = None;
+    }
+
+    /// What is written from here on lies at offset `apart` of the code cache.
+    pub(crate) fn go_apart(&mut self, apart: u32) {
+        self.first = Some(self.code.len());
+        self.apart = apart;
+    }
+
+    /// The two parts of the code.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        self.code.split_at(self.first.unwrap_or(self.code.len()))
+    }
+
+    /// Offset in the code cache of the byte `at` of the code.
+    fn offset(&self, at: usize) -> u32 {
+        match self.first {
+            Some(first) if at >= first => self.apart + (at - first) as u32,
+            _ => self.origin + at as u32,
+        }
     }
 
     /// Offset in the code cache of the next byte.
     #[must_use]
     pub(crate) fn here(&self) -> u32 {
-        self.origin + self.code.len() as u32
+        self.offset(self.code.len())
     }
 
     /// Appends bytes.
@@ -260,6 +284,12 @@ impl Asm {
         self.code.push(0);
     }
 
+    /// `mov byte [mem], value`.
+    pub(crate) fn store8_imm(&mut self, mem: Mem, value: u8) {
+        self.rm(false, &[0xc6], 0, mem);
+        self.code.push(value);
+    }
+
     /// `cmp byte [base], value`.
     pub(crate) fn cmp_byte(&mut self, base: u8, value: u8) {
         self.rm(false, &[0x80], 7, Mem::at(base, 0));
@@ -299,7 +329,7 @@ impl Asm {
 
     /// Lets the distance in `hole` lead to a place in the code cache.
     pub(crate) fn fill(&mut self, hole: Hole, target: u32) {
-        let after = self.origin + hole.0 as u32 + 4;
+        let after = self.offset(hole.0) + 4;
         self.code[hole.0..hole.0 + 4].copy_from_slice(&target.wrapping_sub(after).to_le_bytes());
     }
 
@@ -311,11 +341,21 @@ impl Asm {
     /// Offset in the code cache of a hole's four bytes.
     #[must_use]
     pub(crate) fn place(&self, hole: Hole) -> u32 {
-        self.origin + hole.0 as u32
+        self.offset(hole.0)
     }
 
     /// Fills up with NOPs until `(here + ahead)` is a multiple of `unit`, a power of two up to 16.
     pub(crate) fn align(&mut self, unit: u32, ahead: u32) {
+        let mut missing = ((self.here() + ahead).wrapping_neg() & (unit - 1)) as usize;
+        while missing > 0 {
+            let part = missing.min(8);
+            self.nop(part);
+            missing -= part;
+        }
+    }
+
+    /// One instruction of so many bytes, at most 8, that does nothing.
+    pub(crate) fn nop(&mut self, bytes: usize) {
         /// The recommended multi-byte NOPs (SDM 2B, NOP).
         const NOPS: [&[u8]; 9] = [
             &[],
@@ -328,12 +368,7 @@ impl Asm {
             &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
             &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
         ];
-        let mut missing = ((self.here() + ahead).wrapping_neg() & (unit - 1)) as usize;
-        while missing > 0 {
-            let part = missing.min(8);
-            self.bytes(NOPS[part]);
-            missing -= part;
-        }
+        self.bytes(NOPS[bytes]);
     }
 
     /// `jrcxz` over the next five bytes, then a `jmp`: a jump that is taken when RCX is not zero and

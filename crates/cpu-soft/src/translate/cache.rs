@@ -5,8 +5,8 @@
 //! are asked to come out, and come out by themselves at the next block; by the time it is needed they
 //! have. If one has not (its thread was not run), code is interpreted until it has: nobody ever waits.
 //!
-//! A block whose page was written to is made unusable by patching its entry, which every way into it
-//! goes through.
+//! A block whose page was written to is made unusable by taking back the branches to it, and by
+//! patching the entry that processors know it by.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,6 +31,9 @@ const LONGEST_CODE: u32 = 64 << 10;
 /// A segment has at least this many bytes, and there are at most so many.
 const LEAST_SEGMENT: u32 = 256 << 10;
 const MOST_SEGMENTS: u32 = 16;
+/// Of so many parts of a segment, so many are for what is often run.
+const PARTS: u32 = 8;
+const OFTEN: u32 = 5;
 /// How often a page's code may be overwritten, with few executions in between, until it is left to
 /// the interpreter for a while.
 const TOO_HOT: u32 = 400;
@@ -52,15 +55,20 @@ pub(crate) struct Key(u64);
 
 impl Key {
     pub(crate) fn new(page: usize, offset: u32, kind: Kind) -> Self {
-        Self((page as u64) << 16 | u64::from(offset) << 4 | kind.bits())
+        Self((page as u64) << 20 | u64::from(offset) << 8 | kind.bits())
+    }
+
+    /// As a number, of which no two are the same.
+    pub(crate) fn number(self) -> u64 {
+        self.0
     }
 
     fn page(self) -> usize {
-        (self.0 >> 16) as usize
+        (self.0 >> 20) as usize
     }
 
     fn offset(self) -> u32 {
-        (self.0 >> 4) as u32 & 0xfff
+        (self.0 >> 8) as u32 & 0xfff
     }
 }
 
@@ -141,10 +149,24 @@ struct Inner {
     cold: Vec<Cold>,
     segments: Vec<Segment>,
     current: usize,
-    /// Where the next block goes, and where the segment ends.
+    /// Where the next block goes, and where the part for those ends.
     next: u32,
     end: u32,
+    /// The same for what of a block is seldom run.
+    next_apart: u32,
+    end_apart: u32,
     members: Vec<Weak<Presence>>,
+}
+
+impl Inner {
+    /// Goes on at the start of a segment of so many bytes.
+    fn place(&mut self, number: usize, bytes: u32) {
+        self.current = number;
+        self.next = STUBS + number as u32 * bytes;
+        self.end = self.next + bytes / PARTS * OFTEN;
+        self.next_apart = self.end;
+        self.end_apart = self.next + bytes;
+    }
 }
 
 /// Figures of a cache.
@@ -196,7 +218,7 @@ impl CodeCache {
         debug_assert!(asm.code.len() <= STUBS as usize);
         memory.write(0, &asm.code);
         let enter = memory.address(stubs.enter);
-        let inner = Inner {
+        let mut inner = Inner {
             blocks: Map::default(),
             pages: Map::default(),
             stubs,
@@ -207,10 +229,13 @@ impl CodeCache {
             links: Map::default(),
             segments: (0..count).map(|_| Segment::default()).collect(),
             current: 0,
-            next: STUBS,
-            end: STUBS + segment,
+            next: 0,
+            end: 0,
+            next_apart: 0,
+            end_apart: 0,
             members: Vec::new(),
         };
+        inner.place(0, segment);
         Ok(Self {
             memory,
             segment,
@@ -277,7 +302,9 @@ impl CodeCache {
             return (Known::Interpret, self.turn());
         }
         page.heat = page.heat.saturating_sub(1);
-        if inner.end - inner.next < LONGEST_CODE && !self.begin_segment(inner) {
+        let full = inner.end - inner.next < LONGEST_CODE
+            || inner.end_apart - inner.next_apart < LONGEST_CODE;
+        if full && !self.begin_segment(inner) {
             return (Known::Interpret, self.turn());
         }
         let mut items = std::mem::take(&mut inner.items);
@@ -319,6 +346,7 @@ impl CodeCache {
             kind,
             page: key.page(),
             within_large: i64::from(within_large),
+            apart: inner.next_apart,
             flags: Place { host: true, saved: false },
             cold: std::mem::take(&mut inner.cold),
             ops: Vec::new(),
@@ -334,8 +362,11 @@ impl CodeCache {
         let segment = &mut inner.segments[inner.current];
         segment.ops.extend(ops);
         segment.keys.push(key);
-        self.memory.write(inner.next, &inner.asm.code);
-        inner.next += len;
+        let (block, apart) = inner.asm.parts();
+        self.memory.write(inner.next, block);
+        self.memory.write(inner.next_apart, apart);
+        inner.next += block.len() as u32;
+        inner.next_apart += apart.len() as u32;
         for (n, add) in [(0, 1), (1, items.len() as u64), (2, u64::from(len))] {
             self.stats[n].fetch_add(add, Ordering::Relaxed);
         }
@@ -363,9 +394,7 @@ impl CodeCache {
         let segment = &mut inner.segments[next];
         segment.ops.clear();
         segment.fill = segment.fill.wrapping_add(1);
-        inner.current = next;
-        inner.next = STUBS + next as u32 * self.segment;
-        inner.end = inner.next + self.segment;
+        inner.place(next, self.segment);
         self.condemn(inner, (next + 1) % count);
         true
     }
@@ -459,9 +488,9 @@ impl CodeWatch for CodeCache {
         for key in std::mem::take(&mut known.keys) {
             if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
                 self.unlink(inner, key);
-                let distance = entries.stale.wrapping_sub(entries.host + 5).to_le_bytes();
+                let distance = entries.stale.wrapping_sub(entries.patch + 5).to_le_bytes();
                 let [a, b, c, d] = distance;
-                self.memory.patch(entries.host, &[0xe9, a, b, c, d]);
+                self.memory.patch(entries.patch, &[0xe9, a, b, c, d]);
             }
         }
         self.stats[3].fetch_add(1, Ordering::Relaxed);

@@ -13,8 +13,8 @@ use super::asm::{Asm, Hole, Mem, alu, cc, frame};
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SALT, SLOTS, SPARE, SPARE_TARGET, Site,
-    TARGET_TABLE, TARGETS, Target, reason, register,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
+    reason, register, salt,
 };
 use super::stubs::{Look, Stubs};
 use crate::op::Op;
@@ -33,15 +33,21 @@ pub(crate) struct Kind {
     pub(crate) large: bool,
     /// Nothing is called in the middle of the block: it does the same when it is run again.
     pub(crate) pure: bool,
+    /// It is run in the upper half of the address space.
+    pub(crate) upper: bool,
 }
 
 impl Kind {
-    /// As a number from 0 to 15.
+    /// The bit of [`large`](Self::large).
+    pub(crate) const LARGE: u8 = 2;
+
+    /// As a number from 0 to 31.
     pub(crate) fn bits(self) -> u64 {
         u64::from(self.vector)
             | u64::from(self.counted) << 1
-            | u64::from(self.large) << 2
+            | u64::from(self.large) << Self::LARGE
             | u64::from(self.pure) << 3
+            | u64::from(self.upper) << 4
     }
 }
 
@@ -65,8 +71,10 @@ pub(crate) struct Entries {
     pub(crate) host: u32,
     /// The status flags are in the frame.
     pub(crate) saved: u32,
-    /// Where a block that must not be run any more goes.
+    /// Where a block that must not be run any more goes, from five bytes at [`patch`](Self::patch)
+    /// that are then a jump.
     pub(crate) stale: u32,
+    pub(crate) patch: u32,
 }
 
 /// Something that is written behind the block's main line.
@@ -119,6 +127,8 @@ pub(crate) struct Emitter<'a> {
     pub(super) page: usize,
     /// Offset of the page in its large page.
     pub(super) within_large: i64,
+    /// Where in the code cache goes what is seldom run.
+    pub(super) apart: u32,
     pub(super) flags: Place,
     pub(crate) cold: Vec<Cold>,
     /// Ops that the interpreter is called with; code has their addresses.
@@ -182,12 +192,19 @@ impl Emitter<'_> {
         self.count = items.len() as u32;
         let live = first.live_in != 0;
         let mut entries = Entries::default();
-        // The entry proper begins a line of 16 bytes; what stands before it has a known length.
-        self.asm.align(16, 7);
-        entries.saved = self.asm.here();
-        // Even when this block does not need them: it may be stale, and the code that lies here by
-        // now may.
-        self.restore_now();
+        // The entry proper begins a line of 16 bytes; what stands before it has a known length. When
+        // the block is overwritten nothing is linked to it any more, but its first entry is known.
+        if live {
+            self.asm.align(16, 7);
+            entries.saved = self.asm.here();
+            self.restore_now();
+            entries.patch = self.asm.here();
+        } else {
+            self.asm.align(16, 5);
+            entries.saved = self.asm.here();
+            self.asm.nop(5);
+            entries.patch = entries.saved;
+        }
         entries.host = self.asm.here();
         self.flags = Place { host: true, saved: false };
         let vector = items.iter().any(|item| item.class == Class::Vector);
@@ -231,6 +248,9 @@ impl Emitter<'_> {
         if open && let Some(last) = items.last() {
             self.go_to(i64::from(last.next), Way::Onward);
         }
+        // What is seldom run lies elsewhere, so that it takes no room in the host's caches between
+        // what often is.
+        self.asm.go_apart(self.apart);
         // Called out, or the XMM registers are to be loaded.
         self.asm.land(poll);
         if vector {
@@ -246,7 +266,8 @@ impl Emitter<'_> {
             self.leave(Site::new(first.offset, 0, 0), reason::ATTENTION);
         }
         entries.stale = self.asm.here();
-        self.asm.call_to(self.stubs.stale);
+        let stale = if live { self.stubs.stale } else { self.stubs.leave(reason::ATTENTION) };
+        self.asm.call_to(stale);
         self.asm.bytes(&Site::new(first.offset, 0, 0).0.to_le_bytes());
         self.write_cold();
         Some(entries)
@@ -370,15 +391,11 @@ impl Emitter<'_> {
     }
 
     /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there;
-    /// otherwise RCX is the entry's offset. Changes RAX. The flags must be in the frame.
+    /// otherwise RCX tells its place. RAX is salted then. The flags must be in the frame.
     pub(super) fn find_target(&mut self) -> Hole {
-        self.asm.mov(RCX, RAX);
-        self.asm.shift(true, 5, RCX, 63);
-        let salt = Mem { base: RSP, index: Some((RCX, 3)), disp: SALT as i32 };
-        self.asm.alu_mem(alu::XOR, RAX, salt);
+        self.asm.alu_mem(alu::XOR, RAX, frame(salt(self.kind.upper)));
         self.asm.mov32(RCX, RAX);
-        self.asm.alu_imm(false, alu::AND, RCX, TARGETS as i32 - 1);
-        self.asm.shift(false, 4, RCX, 5);
+        self.asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
         self.asm.alu_mem(alu::CMP, RAX, found_target(offset_of!(Target, key)));
         self.flags.host = false;
         self.asm.jcc(cc::NE)
@@ -442,9 +459,11 @@ impl Emitter<'_> {
             }
             Cold::Unknown { at, site, reason, pop } => {
                 self.asm.land(at);
-                self.asm.store(frame(SPARE), RAX);
-                self.asm.store_imm(frame(SPARE_TARGET), pop as i32);
-                self.leave(site, reason);
+                self.asm.alu_mem(alu::XOR, RAX, frame(salt(self.kind.upper)));
+                self.asm.call_to(self.stubs.resolve(self.kind.upper));
+                for word in [site.0, reason << 24 | pop] {
+                    self.asm.bytes(&word.to_le_bytes());
+                }
             }
             Cold::Wrote { at, back, slot, site, host_flags } => {
                 debug_assert!(slot < SLOTS);
@@ -506,7 +525,7 @@ impl Emitter<'_> {
 
 /// A field of the target that [`Emitter::find_target`] found.
 pub(super) fn found_target(field: usize) -> Mem {
-    Mem { base: RSP, index: Some((RCX, 0)), disp: (TARGET_TABLE + field) as i32 }
+    Mem { base: RSP, index: Some((RCX, 3)), disp: (TARGET_TABLE + field) as i32 }
 }
 
 /// Home of a guest register; `None` when it lives in the frame.

@@ -60,8 +60,42 @@ pub(crate) struct Target {
     pub(crate) _unused: u64,
 }
 
-/// Entries of the table of indirect jumps; a power of two.
+/// Entries of the table of indirect jumps; a power of two. A target's place is told by bits 2 to 15 of
+/// its address: those of a page are neighbours, and functions, which begin at multiples of 16, do
+/// not crowd in a few of the host's cache lines.
 pub(crate) const TARGETS: usize = 1 << 14;
+
+/// The bits of an address that salts leave alone.
+pub(crate) const SALT_BITS: u64 = 0xffff;
+
+/// Place of a linear address, salted or not, among the [`TARGETS`].
+pub(crate) const fn target_place(address: u64) -> usize {
+    (address >> 2) as usize & (TARGETS - 1)
+}
+
+/// A block that this processor has used: what it is known by ([`Key`](super::cache::Key), with
+/// [`USED_MARK`]), and the host address of its entry.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) key: u64,
+    pub(crate) host: u64,
+}
+
+/// Tells the key of a block from no key.
+pub(crate) const USED_MARK: u64 = 1 << 63;
+/// Log2 of the number of [`Used`] blocks that are remembered.
+pub(crate) const USED_BITS: u32 = 15;
+/// What spreads their places.
+pub(crate) const USED_SPREAD: u32 = 0x9e37_79b1;
+
+/// Place of a block among the [`Used`] ones, by its key.
+pub(crate) const fn used_place(key: u64) -> usize {
+    ((key >> 8) as u32).wrapping_mul(USED_SPREAD) as usize >> (32 - USED_BITS)
+}
+
+/// Marks of pages that may have [`Target`]s, by their low bits.
+pub(crate) const PAGE_MARKS: usize = 4096;
 
 /// What translated code finds at `[rsp]`. The fields used most come first: they are reached by a
 /// displacement of one byte.
@@ -83,7 +117,7 @@ pub(crate) struct Frame {
     /// Base of FS, then of GS.
     pub(crate) segment_bases: [Cell<u64>; 2],
     /// What keys of [`Target`]s are salted with, in the lower and the upper half of the address
-    /// space. The low bits, by which a target is found, are 0.
+    /// space. The low bits, by which a target is found, are 0; see [`SALT_BITS`].
     pub(crate) salt: [Cell<u64>; 2],
     /// The TLB's current table, and the generations in its tags.
     pub(crate) table: Cell<u64>,
@@ -107,6 +141,13 @@ pub(crate) struct Frame {
     /// Start of RAM and of the states of its pages.
     pub(crate) ram: Cell<u64>,
     pub(crate) states: Cell<u64>,
+    /// Bits of the kind of code ([`Kind`](super::emit::Kind)) in the lower and the upper half, with
+    /// [`USED_MARK`].
+    pub(crate) kinds: [Cell<u64>; 2],
+    /// The [`Used`] blocks, and what the TLB knows of large pages.
+    pub(crate) used: Cell<u64>,
+    pub(crate) large: Cell<u64>,
+    pub(crate) page_marks: [Cell<u8>; PAGE_MARKS],
     pub(crate) targets: [Cell<Target>; TARGETS],
 }
 
@@ -115,7 +156,6 @@ pub(crate) const XMM_MISSING: usize = offset_of!(Frame, xmm_missing);
 pub(crate) const BASE: usize = offset_of!(Frame, base);
 pub(crate) const FLAGS: usize = offset_of!(Frame, flags);
 pub(crate) const CPU: usize = offset_of!(Frame, cpu);
-pub(crate) const SALT: usize = offset_of!(Frame, salt);
 pub(crate) const TABLE: usize = offset_of!(Frame, table);
 pub(crate) const GENERATION: usize = offset_of!(Frame, generation);
 pub(crate) const BUDGET: usize = offset_of!(Frame, budget);
@@ -129,11 +169,20 @@ pub(crate) const HOST_STACK: usize = offset_of!(Frame, host_stack);
 pub(crate) const HOST_MXCSR: usize = offset_of!(Frame, host_mxcsr);
 pub(crate) const RAM: usize = offset_of!(Frame, ram);
 pub(crate) const STATES: usize = offset_of!(Frame, states);
+pub(crate) const KINDS: usize = offset_of!(Frame, kinds);
+pub(crate) const USED: usize = offset_of!(Frame, used);
+pub(crate) const LARGE: usize = offset_of!(Frame, large);
+pub(crate) const PAGE_MARK: usize = offset_of!(Frame, page_marks);
 pub(crate) const TARGET_TABLE: usize = offset_of!(Frame, targets);
 
 /// Offset of a field of a slot.
 pub(crate) const fn slot(number: usize, field: usize) -> usize {
     offset_of!(Frame, slots) + number * size_of::<Slot>() + field
+}
+
+/// Offset of the salt of a half.
+pub(crate) const fn salt(upper: bool) -> usize {
+    offset_of!(Frame, salt) + 8 * upper as usize
 }
 
 /// Offset of the base of FS (4) or GS (5).
@@ -233,8 +282,7 @@ pub(crate) mod reason {
     pub(crate) const BUDGET: u32 = 5;
     /// Go on at the site, whose block has run (code was overwritten).
     pub(crate) const DONE: u32 = 6;
-    /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), salted, which is not
-    /// known. Nothing has been done yet but looking.
+    /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), which is not known. Nothing has been done yet but looking.
     pub(crate) const JUMP: u32 = 7;
     /// The same for a call, which has pushed its return address.
     pub(crate) const CALL: u32 = 8;

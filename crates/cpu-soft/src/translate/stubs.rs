@@ -4,10 +4,12 @@ use std::mem::offset_of;
 
 use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::asm::{Asm, Mem, alu, cc, frame};
+use super::emit::Kind;
 use super::frame::{
-    CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, LINK, RAM,
-    REASON, SITE, SLOTS, SPARE, SPARE_TARGET, STATES, Slot, TABLE, XMM_MISSING, cpu_register,
-    reason, register, slot,
+    BASE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME,
+    KINDS, LARGE, LINK, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SLOTS, SPARE, SPARE_TARGET,
+    STATES, Slot, TABLE, TARGET_TABLE, TARGETS, Target, USED, USED_BITS, USED_SPREAD, Used,
+    XMM_MISSING, cpu_register, reason, register, salt, slot,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -100,6 +102,10 @@ pub(crate) struct Stubs {
     /// data. Returns the addend in RAX for a direct one, otherwise the host address; does not return
     /// when it cannot.
     look: Vec<u32>,
+    /// By half: goes to the block at RAX that the processor knows though it is not among the targets.
+    /// Called with the site as data, and a word with by how much the stack pointer moves then, and
+    /// above 24 bits the reason to leave for when it knows none. The flags are in the frame.
+    resolve: [u32; 2],
     /// By slot: memory behind it was written that someone must be told of; ECX has the site of the
     /// next instruction.
     wrote: Vec<u32>,
@@ -115,6 +121,10 @@ impl Stubs {
 
     pub(crate) fn leave(&self, reason: u32) -> u32 {
         self.leave[reason as usize]
+    }
+
+    pub(crate) fn resolve(&self, upper: bool) -> u32 {
+        self.resolve[usize::from(upper)]
     }
 
     pub(crate) fn wrote(&self, slot: usize) -> u32 {
@@ -148,6 +158,7 @@ impl Stubs {
         asm.load32(RCX, Mem::at(RCX, 0));
         asm.mov_imm32(RAX, reason::LINK);
         asm.jmp_to(stubs.exit);
+        stubs.resolve = [false, true].map(|upper| resolve(asm, upper, stubs.exit));
         let fill = fill(asm, calls.fill, stubs.exit);
         for number in 0..Look::KINDS {
             stubs.look.push(asm.here());
@@ -308,6 +319,90 @@ fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
     asm.load(RDX, frame(8 + SPARE));
     asm.load32(RCX, frame(8 + SITE));
     call_and_return(asm, function, leave);
+    here
+}
+
+/// Finds the block at the linear address in RAX by way of the TLB and the [`Used`] blocks, notes it
+/// among the targets, and goes there. See [`Stubs::resolve`].
+fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
+    asm.align(16, 0);
+    let here = asm.here();
+    asm.store(frame(8 + SPARE), RAX);
+    asm.store(frame(8 + SPARE_TARGET), RDX);
+    // Does the TLB know the page? An address of the other half has another generation.
+    let entry = size_of::<Entry>().trailing_zeros() as u8;
+    asm.mov(RCX, RAX);
+    asm.shift(true, 5, RCX, 12 - entry);
+    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
+    asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
+    asm.alu_imm(true, alu::AND, RAX, -4096);
+    asm.alu_mem(alu::OR, RAX, frame(8 + GENERATION + 8 * usize::from(upper)));
+    asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, exec) as i32));
+    let no_page = asm.jcc(cc::NE);
+    // The key: place in RAM, and what kind of code.
+    asm.load(RDX, frame(8 + SPARE));
+    asm.alu_mem(alu::ADD, RDX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
+    asm.alu_mem(alu::SUB, RDX, frame(8 + RAM));
+    asm.load(RCX, frame(8 + SPARE));
+    asm.shift(true, 5, RCX, 12 - 3);
+    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << 3) as i32);
+    asm.alu_mem(alu::ADD, RCX, frame(8 + LARGE));
+    asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, 0));
+    // sete al; movzx ecx, al; mov eax, edx
+    asm.bytes(&[0x0f, 0x94, 0xc0, 0x0f, 0xb6, 0xc8]);
+    asm.mov32(RAX, RDX);
+    asm.shift(false, 4, RCX, Kind::LARGE);
+    asm.shift(true, 4, RDX, 8);
+    asm.alu(alu::OR, RDX, RCX);
+    asm.alu_mem(alu::OR, RDX, frame(8 + KINDS + 8 * usize::from(upper)));
+    // imul eax, eax, USED_SPREAD
+    asm.rr(false, &[0x69], RAX, RAX);
+    asm.bytes(&USED_SPREAD.to_le_bytes());
+    asm.shift(false, 5, RAX, 32 - USED_BITS as u8);
+    asm.shift(false, 4, RAX, size_of::<Used>().trailing_zeros() as u8);
+    asm.alu_mem(alu::ADD, RAX, frame(8 + USED));
+    asm.alu_mem(alu::CMP, RDX, Mem::at(RAX, offset_of!(Used, key) as i32));
+    let not_used = asm.jcc(cc::NE);
+    // From now on it is a target.
+    asm.load(RDX, Mem::at(RAX, offset_of!(Used, host) as i32));
+    asm.load(RAX, frame(8 + SPARE));
+    asm.alu_mem(alu::XOR, RAX, frame(8 + salt(upper)));
+    asm.mov32(RCX, RAX);
+    asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
+    let target =
+        |field| Mem { base: RSP, index: Some((RCX, 3)), disp: (8 + TARGET_TABLE + field) as i32 };
+    asm.store(target(offset_of!(Target, key)), RAX);
+    asm.store(target(offset_of!(Target, host)), RDX);
+    asm.load(RAX, frame(8 + SPARE));
+    asm.alu_imm(true, alu::AND, RAX, -4096);
+    asm.store(target(offset_of!(Target, base)), RAX);
+    asm.store(frame(8 + BASE), RAX);
+    asm.shift(true, 5, RAX, 12);
+    asm.alu_imm(false, alu::AND, RAX, PAGE_MARKS as i32 - 1);
+    let mark = Mem { base: RSP, index: Some((RAX, 0)), disp: (8 + PAGE_MARK) as i32 };
+    asm.store8_imm(mark, 1);
+    asm.store(frame(8 + SPARE), RDX);
+    asm.load(RDX, frame(8 + SPARE_TARGET));
+    // pop rcx; then by how much the stack pointer moves
+    asm.bytes(&[0x59]);
+    asm.load32(RCX, Mem::at(RCX, 4));
+    asm.alu_imm(false, alu::AND, RCX, 0xff_ffff);
+    asm.alu(alu::ADD, R15, RCX);
+    // jmp [rsp + SPARE]
+    asm.rm(false, &[0xff], 4, frame(SPARE));
+    asm.land(no_page);
+    asm.land(not_used);
+    asm.load(RDX, frame(8 + SPARE_TARGET));
+    asm.bytes(&[0x59]);
+    asm.load32(RAX, Mem::at(RCX, 4));
+    asm.load32(RCX, Mem::at(RCX, 0));
+    asm.store32(frame(SITE), RCX);
+    asm.mov32(RCX, RAX);
+    asm.alu_imm(false, alu::AND, RCX, 0xff_ffff);
+    asm.store(frame(SPARE_TARGET), RCX);
+    asm.load32(RCX, frame(SITE));
+    asm.shift(false, 5, RAX, 24);
+    asm.jmp_to(exit);
     here
 }
 

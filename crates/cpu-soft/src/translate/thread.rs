@@ -1,7 +1,6 @@
 //! One processor's side of translated code: the way in and out, and the functions it calls.
 
-use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
+use std::cell::Cell;
 use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -9,9 +8,12 @@ use std::sync::atomic::Ordering;
 
 use riad_cpu::x86::{cr0, cr4, rflags};
 
-use super::cache::{CodeCache, Key, Known, Presence, Spread};
+use super::cache::{CodeCache, Key, Known, Presence};
 use super::emit::Kind;
-use super::frame::{Frame, SLOTS, Site, Slot, TARGETS, Target, reason};
+use super::frame::{
+    Frame, PAGE_MARKS, SALT_BITS, SLOTS, Site, Slot, Target, USED_BITS, USED_MARK, Used, reason,
+    target_place, used_place,
+};
 use super::stubs::Calls;
 use super::sys::{self, FrameMemory};
 use crate::cpu::{Cpu, Mode};
@@ -41,8 +43,8 @@ pub(crate) struct Thread {
     nowhere: u64,
     sink: (u64, u64),
     secret: u64,
-    /// Pages that may have targets.
-    pages: HashSet<u64, BuildHasherDefault<Spread>>,
+    /// Blocks by their place in RAM, which translated code asks for targets it does not know.
+    used: Box<[Cell<Used>]>,
 }
 
 /// Why the processor came out, and at which instruction.
@@ -76,7 +78,7 @@ impl Thread {
         // Not canonical: bits 63 to 47 are not all the same.
         let nowhere = (random() | 1 << 63) & !(1 << 62) & !0xfff;
         let sink = memory.sink();
-        let mut thread = Self {
+        let thread = Self {
             cache,
             memory,
             presence,
@@ -88,12 +90,14 @@ impl Thread {
             nowhere,
             sink,
             secret: random(),
-            pages: HashSet::default(),
+            used: vec![Cell::default(); 1 << USED_BITS].into_boxed_slice(),
         };
         let frame = thread.frame();
         frame.xmm_missing.set(1);
         frame.ram.set(tlb.ram_address());
         frame.states.set(tlb.states_address());
+        frame.large.set(tlb.large_address());
+        frame.used.set(thread.used.as_ptr().expose_provenance() as u64);
         thread.forget_targets();
         thread.forget_slots();
         thread
@@ -122,28 +126,45 @@ impl Thread {
         }
     }
 
-    fn forget_targets(&mut self) {
-        for target in &self.frame().targets {
+    fn forget_targets(&self) {
+        let frame = self.frame();
+        for target in &frame.targets {
             target.set(self.no_target());
         }
-        self.pages.clear();
+        for mark in &frame.page_marks {
+            mark.set(0);
+        }
+    }
+
+    /// Forgets where blocks are.
+    fn forget_used(&self) {
+        for used in &self.used {
+            used.set(Used::default());
+        }
     }
 
     /// A target that no address has.
     fn no_target(&self) -> Target {
-        Target { key: self.nowhere, host: 0, base: 0, _unused: 0 }
+        Target { key: self.nowhere, host: 0, base: self.nowhere, _unused: 0 }
+    }
+
+    /// The mark of the page at `address`: whether it may have targets.
+    fn mark(&self, address: u64) -> &Cell<u8> {
+        &self.frame().page_marks[(address >> 12) as usize % PAGE_MARKS]
     }
 
     /// Forgets where indirect jumps into a page lead.
-    fn forget_page(&mut self, address: u64) {
+    fn forget_page(&self, address: u64) {
         let page = address & !0xfff;
-        if !self.pages.remove(&page) {
+        if self.mark(page).get() == 0 {
             return;
         }
-        // Targets are found by their low bits: those of a page are neighbours.
-        let first = page as usize & (TARGETS - 1);
-        for target in &self.frame().targets[first..first + 4096] {
-            target.set(self.no_target());
+        // Others that share the mark may still have some: it stays.
+        let first = target_place(page);
+        for target in &self.frame().targets[first..first + target_place(4096)] {
+            if target.get().base == page {
+                target.set(self.no_target());
+            }
         }
     }
 
@@ -153,7 +174,7 @@ impl Thread {
         let frame = self.frame();
         frame.segment_bases[0].set(fs);
         frame.segment_bases[1].set(gs);
-        let kind = cpu.code_kind(false).bits();
+        let kind = cpu.code_kind().bits();
         if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view || self.kind != kind {
             self.catch_up(cpu, kind);
         }
@@ -179,6 +200,8 @@ impl Thread {
         for half in [0, 1] {
             frame.generation[half].set(cpu.tlb.generation[half]);
             frame.salt[half].set(self.salt(cpu, cpu.tlb.generation[half]));
+            let kind = Kind { upper: half == 1, ..cpu.code_kind() };
+            frame.kinds[half].set(kind.bits() | USED_MARK);
         }
     }
 
@@ -189,7 +212,7 @@ impl Thread {
         // Generations are handed out again after a wrap: what is known by them must not come back.
         let what = cpu.tlb.wraps << 20 | generation << 8 | u64::from(user) << 4 | self.kind;
         let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !(TARGETS as u64 - 1)
+        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !SALT_BITS
     }
 
     /// Finds, or makes, the block at RIP. `None` when the interpreter is to go on.
@@ -199,7 +222,7 @@ impl Thread {
     fn look_up(&mut self, cpu: &mut Cpu, link: u64) -> Done<Option<u64>> {
         let rip = cpu.rip();
         let frame = self.frame();
-        let place = rip as usize & (TARGETS - 1);
+        let place = target_place(rip);
         let salted = rip ^ frame.salt[(rip >> 63) as usize].get();
         let known = frame.targets[place].get();
         if known.key == salted && link == 0 && self.turn == self.cache.turn() {
@@ -207,7 +230,8 @@ impl Thread {
         }
         let Some(host) = cpu.code_host(rip)? else { return Ok(None) };
         let page = cpu.tlb.page_index(host);
-        let kind = cpu.code_kind(cpu.tlb.exec_is_large(rip));
+        let (large, upper) = (cpu.tlb.exec_is_large(rip), rip >> 63 != 0);
+        let kind = Kind { large, upper, ..cpu.code_kind() };
         let key = Key::new(page, (rip & 0xfff) as u32, kind);
         let (known, turn) = match self.cache.find(key) {
             Some(found) => found,
@@ -215,13 +239,19 @@ impl Thread {
         };
         if turn != self.turn {
             self.forget_targets();
+            self.forget_used();
             self.turn = turn;
         }
-        let Known::Block(entries) = known else { return Ok(None) };
+        let used = &self.used[used_place(key.number())];
+        let Known::Block(entries) = known else {
+            used.set(Used::default());
+            return Ok(None);
+        };
         let address = self.cache.address(entries.saved);
         let base = rip & !0xfff;
         self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
-        self.pages.insert(base);
+        used.set(Used { key: key.number() | USED_MARK, host: address });
+        self.mark(base).set(1);
         if link != 0 {
             self.cache.link(link, key, page, turn);
         }
@@ -232,19 +262,13 @@ impl Thread {
     /// interpreter's to refuse.
     fn branch(&self, cpu: &mut Cpu, kind: u32) -> u32 {
         let frame = self.frame();
-        let salted = frame.spare.get();
-        // Salts leave the low bits alone, and which half it is decides the salt.
-        let target = [0, 1].map(|half| salted ^ frame.salt[half].get());
-        let target = match target {
-            [low, _] if low >> 47 == 0 => low,
-            [_, high] if high >> 47 == 0x1_ffff => high,
-            _ => {
-                if kind == reason::CALL {
-                    cpu.regs[gpr::RSP] = cpu.regs[gpr::RSP].wrapping_add(8);
-                }
-                return reason::INTERPRET;
+        let target = frame.spare.get();
+        if !matches!(target >> 47, 0 | 0x1_ffff) {
+            if kind == reason::CALL {
+                cpu.regs[gpr::RSP] = cpu.regs[gpr::RSP].wrapping_add(8);
             }
-        };
+            return reason::INTERPRET;
+        }
         if kind == reason::RETURN {
             let pop = frame.spare_target.get();
             cpu.regs[gpr::RSP] = cpu.regs[gpr::RSP].wrapping_add(pop);
@@ -329,7 +353,7 @@ impl Thread {
         };
         if reason == reason::ATTENTION {
             // Perhaps because the block is not good any more: look it up next time.
-            let place = cpu.rip() as usize & (TARGETS - 1);
+            let place = target_place(cpu.rip());
             frame.targets[place].set(self.no_target());
         }
         let ran = (budget - frame.budget.get()).max(0) as u64;
@@ -348,15 +372,16 @@ fn set_status(flags: &mut Flags, image: u64) {
 }
 
 impl Cpu {
-    /// What blocks are made for now.
-    pub(crate) fn code_kind(&self, large: bool) -> Kind {
+    /// What blocks are made for now, but for where they lie.
+    pub(crate) fn code_kind(&self) -> Kind {
         let usable =
             self.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.control.cr4 & cr4::OSFXSR != 0;
         Kind {
             vector: usable && self.fpu.mxcsr >> 7 & 0x3f == 0x3f,
             counted: self.counted,
-            large,
+            large: false,
             pure: self.pure,
+            upper: false,
         }
     }
 
@@ -376,7 +401,7 @@ impl Cpu {
 extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site: u32) -> u32 {
     let (cpu, frame) = sys::lent(cpu, frame);
     let op = sys::op(op);
-    let kind = cpu.code_kind(false);
+    let kind = cpu.code_kind();
     let rip = frame.base.get() + Site(site).offset();
     let next = rip + u64::from(op.len);
     set_status(&mut cpu.flags, frame.flags.get());
@@ -390,7 +415,7 @@ extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site:
         cpu.held_fault = Some(fault);
         return reason::FAULT;
     }
-    if cpu.left == 0 || cpu.rip() != next || cpu.code_kind(false) != kind || !cpu.translatable() {
+    if cpu.left == 0 || cpu.rip() != next || cpu.code_kind() != kind || !cpu.translatable() {
         let repeats = op.has_memory() && op.prefix & (Op::REP | Op::REPNE) != 0;
         if cpu.rip() == rip && repeats {
             // A repeated string instruction with iterations left: see `note_iteration`.
