@@ -500,7 +500,8 @@ impl Cpu {
         let new = old & !mask | value & mask | rflags::ONE;
         self.flags = crate::flags::Flags::from_rflags(new);
         let changed = old ^ new;
-        if changed & new & rflags::IF != 0 {
+        // One that was asked for and held back; those that were not looked at are still asked for.
+        if changed & new & rflags::IF != 0 && self.interrupts_held {
             self.local.post(crate::apic::request::INTERRUPT);
         }
         if changed & (rflags::IF | rflags::TF | rflags::RF) != 0 {

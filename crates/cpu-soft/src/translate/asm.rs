@@ -27,6 +27,7 @@ use host::RSP;
 /// Condition codes, as encoded in Jcc and SETcc.
 pub(crate) mod cc {
     pub(crate) const AE: u8 = 3;
+    pub(crate) const E: u8 = 4;
     pub(crate) const NE: u8 = 5;
     pub(crate) const BE: u8 = 6;
     pub(crate) const A: u8 = 7;

@@ -37,6 +37,8 @@ const OFTEN: u32 = 5;
 /// How often a page's code may be overwritten, with few executions in between, until it is left to
 /// the interpreter for a while.
 const TOO_HOT: u32 = 400;
+/// Most instructions of a page that are known to be scattered.
+const MOST_SCATTERED: usize = 64;
 /// What one overwriting adds to a page's heat; a look-up takes one away.
 const HEAT: u32 = 16;
 
@@ -103,6 +105,8 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 struct Page {
     keys: Vec<Key>,
     heat: u32,
+    /// Offsets of instructions whose memory operands seldom stay in a page.
+    scattered: Vec<u32>,
 }
 
 /// Whether a processor is in translated code, and how to call it out.
@@ -309,6 +313,10 @@ impl CodeCache {
         }
         let mut items = std::mem::take(&mut inner.items);
         decode(bytes, key.offset(), kind, &mut items);
+        let scattered = &inner.pages.entry(key.page()).or_default().scattered;
+        for item in items.iter_mut().filter(|item| scattered.contains(&item.offset)) {
+            item.scattered = true;
+        }
         let plain = items
             .first()
             .is_some_and(|first| !kind.pure || first.class != super::class::Class::Interpret);
@@ -462,6 +470,31 @@ impl CodeCache {
         inner.links.entry(key).or_default().push(Link { place, stub, segment, fill });
     }
 
+    /// From now on the instruction at this place has its memory operand looked up in the TLB each
+    /// time. Code that has it is made anew.
+    pub(crate) fn scattered(&self, page: usize, offset: u32) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(known) = inner.pages.get_mut(&page) else { return };
+        if known.scattered.len() < MOST_SCATTERED && !known.scattered.contains(&offset) {
+            known.scattered.push(offset);
+            self.discard(inner, page);
+        }
+    }
+
+    /// Makes the blocks of a page unusable. Processors finish the one they are in.
+    fn discard(&self, inner: &mut Inner, page: usize) {
+        let Some(known) = inner.pages.get_mut(&page) else { return };
+        for key in std::mem::take(&mut known.keys) {
+            if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
+                self.unlink(inner, key);
+                let distance = entries.stale.wrapping_sub(entries.patch + 5).to_le_bytes();
+                let [a, b, c, d] = distance;
+                self.memory.patch(entries.patch, &[0xe9, a, b, c, d]);
+            }
+        }
+    }
+
     /// Figures.
     pub(crate) fn stats(&self) -> CacheStats {
         let [blocks, instructions, bytes, overwritten, turns] =
@@ -485,14 +518,8 @@ impl CodeWatch for CodeCache {
         let inner = &mut *inner;
         let Some(known) = inner.pages.get_mut(&page) else { return };
         known.heat = known.heat.saturating_add(HEAT).min(TOO_HOT + 256);
-        for key in std::mem::take(&mut known.keys) {
-            if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
-                self.unlink(inner, key);
-                let distance = entries.stale.wrapping_sub(entries.patch + 5).to_le_bytes();
-                let [a, b, c, d] = distance;
-                self.memory.patch(entries.patch, &[0xe9, a, b, c, d]);
-            }
-        }
+        known.scattered.clear();
+        self.discard(inner, page);
         self.stats[3].fetch_add(1, Ordering::Relaxed);
     }
 }

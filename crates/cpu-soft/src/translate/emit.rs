@@ -4,18 +4,17 @@
 //! other transfer of control, at the page's end, or after [`LONGEST`] instructions. It can be entered
 //! in two ways, see [`Entries`].
 
-use std::mem::offset_of;
-
 use iced_x86::{Encoder, FlowControl, Instruction};
 
-use super::asm::host::{R15, RAX, RCX, RSP};
+use super::asm::host::{R15, RAX, RCX};
 use super::asm::{Asm, Hole, Mem, alu, cc, frame};
+use super::calls;
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, SLOTS, Site, TARGET_TABLE, TARGETS, Target,
-    reason, register, salt,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, Site, SlotNumber, reason, register, salt,
 };
+use super::operand::Operand;
 use super::stubs::{Look, Stubs};
 use crate::op::Op;
 
@@ -35,19 +34,25 @@ pub(crate) struct Kind {
     pub(crate) pure: bool,
     /// It is run in the upper half of the address space.
     pub(crate) upper: bool,
+    /// It is run at CPL 3.
+    pub(crate) user: bool,
 }
 
 impl Kind {
     /// The bit of [`large`](Self::large).
     pub(crate) const LARGE: u8 = 2;
 
-    /// As a number from 0 to 31.
+    /// The bit of [`user`](Self::user).
+    pub(crate) const USER: u64 = 1 << 5;
+
+    /// As a number from 0 to 63.
     pub(crate) fn bits(self) -> u64 {
         u64::from(self.vector)
             | u64::from(self.counted) << 1
             | u64::from(self.large) << Self::LARGE
             | u64::from(self.pure) << 3
             | u64::from(self.upper) << 4
+            | if self.user { Self::USER } else { 0 }
     }
 }
 
@@ -62,6 +67,8 @@ pub(crate) struct Item {
     /// Status flags needed by this instruction or later, and by later ones.
     pub(crate) live_in: u32,
     pub(crate) live_out: u32,
+    /// Its memory operand seldom stays in a page.
+    pub(crate) scattered: bool,
 }
 
 /// Where a block's code begins, as offsets in the code cache.
@@ -80,17 +87,17 @@ pub(crate) struct Entries {
 /// Something that is written behind the block's main line.
 pub(crate) enum Cold {
     /// The page of an operand is not in its slot.
-    Miss { at: Hole, back: u32, look: Look, site: Site },
+    Miss { at: Hole, back: u32, look: Look, slot: SlotNumber, site: Site },
     /// Leave for a reason.
     Leave { at: Hole, site: Site, reason: u32 },
     /// A branch's target is not known. `pop` is by how much a return moves the stack pointer.
     Unknown { at: Hole, site: Site, reason: u32, pop: u32 },
     /// A page was written that someone must be told of.
-    Wrote { at: Hole, back: u32, slot: usize, site: Site, host_flags: bool },
+    Wrote { at: Hole, back: u32, slot: SlotNumber, site: Site, host_flags: bool },
     /// A branch to a block that is not linked yet.
     Link { at: Hole, target: u32, page: usize, saved: bool },
-    /// A pointer's page is not in the TLB.
-    Follow { at: Hole, retry: u32, address: Mem, look: Look, site: Site },
+    /// The page of an operand that is probed is not in the TLB.
+    Probe { at: Hole, back: u32, operand: Operand, look: Look, site: Site },
     /// A run of pushes or pops does not lie in the slot's page.
     Run { at: Hole, retry: u32, look: Look, low: i32, bytes: i32, site: Site },
     /// A conditional branch out of the page.
@@ -155,7 +162,9 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item
             joins.push(i.near_branch64());
         }
         let next = i.next_ip() as u32;
-        items.push(Item { i: *i, op, class, offset: i.ip() as u32, next, live_in: 0, live_out: 0 });
+        let offset = i.ip() as u32;
+        let (live_in, live_out, scattered) = (0, 0, false);
+        items.push(Item { i: *i, op, class, offset, next, live_in, live_out, scattered });
         let goes_on =
             i.flow_control() == FlowControl::Next || class == Class::Branch && !kind.counted;
         goes_on && !i.is_invalid() && items.len() < LONGEST
@@ -358,14 +367,19 @@ impl Emitter<'_> {
         self.cold.push(Cold::Link { at, target, page, saved: !self.flags.host });
     }
 
+    /// Whether `target`, an offset from the start of this page, is known to be in the same mapping.
+    pub(super) fn is_near(&self, target: i64) -> bool {
+        (0..4096).contains(&target)
+            || self.kind.large && (0..0x20_0000).contains(&(self.within_large + target))
+    }
+
     /// Goes to `target`, an offset from the start of this page.
     pub(super) fn go_to(&mut self, target: i64, way: Way) {
         if (0..4096).contains(&target) {
             self.link(target as u32, self.page);
             return;
         }
-        let large = self.kind.large && (0..0x20_0000).contains(&(self.within_large + target));
-        if large {
+        if self.is_near(target) {
             self.asm.load(RAX, frame(BASE));
             self.asm.lea(RAX, Mem::at(RAX, (target & !0xfff) as i32));
             self.asm.store(frame(BASE), RAX);
@@ -380,7 +394,7 @@ impl Emitter<'_> {
             Way::Branch(site, why) => self.jump_indirect(site, why),
             Way::Onward => {
                 let at = self.find_target();
-                self.jump_to_found();
+                calls::jump_to_found(self.asm);
                 self.asm.land(at);
                 self.asm.load(RAX, frame(BASE));
                 self.asm.lea(RAX, Mem::at(RAX, 4096));
@@ -390,23 +404,11 @@ impl Emitter<'_> {
         }
     }
 
-    /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there;
-    /// otherwise RCX tells its place. RAX is salted then. The flags must be in the frame.
+    /// Looks RAX up among the targets of indirect jumps; see [`calls::find_target`]. The flags must be
+    /// in the frame.
     pub(super) fn find_target(&mut self) -> Hole {
-        self.asm.alu_mem(alu::XOR, RAX, frame(salt(self.kind.upper)));
-        self.asm.mov32(RCX, RAX);
-        self.asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
-        self.asm.alu_mem(alu::CMP, RAX, found_target(offset_of!(Target, key)));
         self.flags.host = false;
-        self.asm.jcc(cc::NE)
-    }
-
-    /// Jumps to what [`find_target`](Self::find_target) found.
-    pub(super) fn jump_to_found(&mut self) {
-        self.asm.load(RAX, found_target(offset_of!(Target, base)));
-        self.asm.store(frame(BASE), RAX);
-        // jmp [host]
-        self.asm.rm(false, &[0xff], 4, found_target(offset_of!(Target, host)));
+        calls::find_target(self.asm, self.kind.upper)
     }
 
     /// Jumps to the linear address in RAX; leaves with it for this reason, of the instruction at
@@ -414,7 +416,7 @@ impl Emitter<'_> {
     pub(super) fn jump_indirect(&mut self, site: Site, reason: u32) {
         let at = self.find_target();
         self.cold.push(Cold::Unknown { at, site, reason, pop: 0 });
-        self.jump_to_found();
+        calls::jump_to_found(self.asm);
     }
 
     /// A conditional branch to `target`, an offset from the start of this page.
@@ -445,13 +447,20 @@ impl Emitter<'_> {
         self.cold.clear();
     }
 
+    /// What stands behind a look-up.
+    pub(super) fn look_data(&mut self, site: Site, slot: SlotNumber) {
+        for word in [site.0, slot.field(0) as u32] {
+            self.asm.bytes(&word.to_le_bytes());
+        }
+    }
+
     fn one_cold(&mut self, cold: Cold) {
         match cold {
-            Cold::Miss { at, back, look, site } => {
+            Cold::Miss { at, back, look, slot, site } => {
                 self.asm.land(at);
                 self.asm.call_to(self.stubs.look(look));
                 self.asm.jmp_to(back);
-                self.asm.bytes(&site.0.to_le_bytes());
+                self.look_data(site, slot);
             }
             Cold::Leave { at, site, reason } => {
                 self.asm.land(at);
@@ -466,13 +475,13 @@ impl Emitter<'_> {
                 }
             }
             Cold::Wrote { at, back, slot, site, host_flags } => {
-                debug_assert!(slot < SLOTS);
                 self.asm.land(at);
                 if host_flags {
                     self.save_now();
                 }
                 self.asm.mov_imm32(RCX, site.0);
-                self.asm.call_to(self.stubs.wrote(slot));
+                self.asm.mov_imm32(RAX, slot.field(0) as u32);
+                self.asm.call_to(self.stubs.wrote);
                 if host_flags {
                     self.restore_now();
                 }
@@ -496,7 +505,7 @@ impl Emitter<'_> {
                 self.asm.land(at);
                 self.asm.call_to(self.stubs.look(look));
                 let after = self.asm.jmp();
-                self.asm.bytes(&site.0.to_le_bytes());
+                self.look_data(site, SlotNumber::of_stack(self.kind.user));
                 self.asm.land(after);
                 // The first part is known now. Is the rest in the same page?
                 self.asm.lea32(RCX, Mem::at(R15, low));
@@ -505,12 +514,9 @@ impl Emitter<'_> {
                 self.interpret_if(cc::A, site);
                 self.asm.jmp_to(retry);
             }
-            Cold::Follow { at, retry, address, look, site } => {
+            Cold::Probe { at, back, operand, look, site } => {
                 self.asm.land(at);
-                self.asm.lea(RAX, address);
-                self.asm.call_to(self.stubs.look(look));
-                self.asm.jmp_to(retry);
-                self.asm.bytes(&site.0.to_le_bytes());
+                self.probe_slowly(&operand, look, site, back);
             }
             Cold::Written => {}
             Cold::Budget { at, site, count } => {
@@ -521,11 +527,6 @@ impl Emitter<'_> {
             }
         }
     }
-}
-
-/// A field of the target that [`Emitter::find_target`] found.
-pub(super) fn found_target(field: usize) -> Mem {
-    Mem { base: RSP, index: Some((RCX, 3)), disp: (TARGET_TABLE + field) as i32 }
 }
 
 /// Home of a guest register; `None` when it lives in the frame.

@@ -13,6 +13,7 @@ use riad_cpu::x86::{Msrs, Segment};
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RDI, RDX, RSI};
 use crate::cpu::Cpu;
 use crate::flags::Flags;
+use crate::op::gpr;
 
 /// No host register: the guest register lives in the frame.
 pub(crate) const IN_FRAME: u8 = 0xff;
@@ -21,13 +22,68 @@ pub(crate) const IN_FRAME: u8 = 0xff;
 pub(crate) const HOME: [u8; 16] =
     [RBX, RBP, RDX, R10, R15, R11, RSI, RDI, R8, R9, IN_FRAME, IN_FRAME, R12, R13, R14, IN_FRAME];
 
-/// Where the host's address of a page of guest memory is remembered: for each base register (0 to
-/// 15), for code (RIP) and plain addresses, and for FS and GS.
-pub(crate) const SLOTS: usize = 19;
-/// The slot of operands without a base register, or relative to RIP.
-pub(crate) const SLOT_RIP: usize = 16;
-/// The slot of operands in FS; the next is GS's.
-pub(crate) const SLOT_FS: usize = 17;
+/// Of the slots for one base register, code in different places uses different ones: it is after
+/// different things.
+const SLOTS_OF_BASE: usize = 4;
+/// Slots of operands relative to RIP, and of those without a base register.
+const SLOTS_OF_RIP: usize = 16;
+const FIRST_OF_RIP: usize = 16 * SLOTS_OF_BASE;
+const FIRST_OF_FS: usize = FIRST_OF_RIP + SLOTS_OF_RIP;
+/// Where the host's address of a page of guest memory is remembered, in a bank: for the base
+/// registers, for code and plain addresses, for FS and GS, and for who asks the TLB each time.
+pub(crate) const SLOTS: usize = FIRST_OF_FS + 3;
+/// Supervisors have a bank of slots, and users have one.
+pub(crate) const BANKS: usize = 2;
+
+/// Number of a slot: its place among all of both banks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotNumber(usize);
+
+impl SlotNumber {
+    /// The slot of a base register, for code at a place that is told by any number.
+    pub(crate) const fn of_base(user: bool, base: u8, place: u32) -> Self {
+        let which = if base as usize == gpr::RSP { 0 } else { place as usize % SLOTS_OF_BASE };
+        Self::in_bank(user, base as usize * SLOTS_OF_BASE + which)
+    }
+
+    /// The stack pointer's slot.
+    pub(crate) const fn of_stack(user: bool) -> Self {
+        Self::of_base(user, gpr::RSP as u8, 0)
+    }
+
+    /// The slot of operands relative to RIP, for pages told by any number.
+    pub(crate) const fn of_rip(user: bool, place: u32) -> Self {
+        Self::in_bank(user, FIRST_OF_RIP + place as usize % SLOTS_OF_RIP)
+    }
+
+    /// The slot of operands in FS (4) or GS (5).
+    pub(crate) const fn of_segment(user: bool, segment: u8) -> Self {
+        Self::in_bank(user, FIRST_OF_FS + (segment & 1) as usize)
+    }
+
+    /// The slot of operands that seldom stay in a page: what it has is good for one instruction.
+    pub(crate) const fn of_scattered(user: bool) -> Self {
+        Self::in_bank(user, SLOTS - 1)
+    }
+
+    const fn in_bank(user: bool, number: usize) -> Self {
+        Self(user as usize * SLOTS + number)
+    }
+
+    /// Offset of a field of the slot in the frame.
+    pub(crate) const fn field(self, field: usize) -> usize {
+        offset_of!(Frame, slots) + self.0 * size_of::<Slot>() + field
+    }
+
+    /// The slot that begins at an offset in the frame.
+    pub(crate) const fn at(offset: u32) -> usize {
+        (offset as usize).wrapping_sub(offset_of!(Frame, slots)) / size_of::<Slot>()
+            % (SLOTS * BANKS)
+    }
+}
+
+/// Look-ups that find a page in the TLB, which a slot lacked, between two samples of who asks.
+pub(crate) const SAMPLE: u32 = 1024;
 
 /// One remembered page. A tag is the linear address of a page; with a tag that no guest address has
 /// stands an addend that leads to the sink, so that no address at all leads out of guest memory.
@@ -127,12 +183,19 @@ pub(crate) struct Frame {
     /// What shared routines put aside.
     pub(crate) spare: Cell<u64>,
     pub(crate) spare_target: Cell<u64>,
+    pub(crate) spare_call: Cell<u64>,
+    /// Offset of the slot that is being filled.
+    pub(crate) spare_slot: Cell<u64>,
+    /// The site of the call or return that is under way.
+    pub(crate) call_site: Cell<u32>,
     /// What a block puts aside while it looks up memory.
     pub(crate) kept: [Cell<u64>; 2],
     /// Why translated code was left, and where it stood: see `Site`.
     pub(crate) site: Cell<u32>,
     pub(crate) reason: Cell<u32>,
-    pub(crate) slots: [Cell<Slot>; SLOTS],
+    /// Look-ups to the next sample.
+    pub(crate) misses: Cell<u32>,
+    pub(crate) slots: [Cell<Slot>; SLOTS * BANKS],
     /// Host address of what a link that is to be made needs (`LinkData`).
     pub(crate) link: Cell<u64>,
     /// The host's stack pointer, MXCSR.
@@ -161,9 +224,13 @@ pub(crate) const GENERATION: usize = offset_of!(Frame, generation);
 pub(crate) const BUDGET: usize = offset_of!(Frame, budget);
 pub(crate) const SPARE: usize = offset_of!(Frame, spare);
 pub(crate) const SPARE_TARGET: usize = offset_of!(Frame, spare_target);
+pub(crate) const CALL_SITE: usize = offset_of!(Frame, call_site);
+pub(crate) const SPARE_SLOT: usize = offset_of!(Frame, spare_slot);
+pub(crate) const SPARE_CALL: usize = offset_of!(Frame, spare_call);
 pub(crate) const KEPT: usize = offset_of!(Frame, kept);
 pub(crate) const SITE: usize = offset_of!(Frame, site);
 pub(crate) const REASON: usize = offset_of!(Frame, reason);
+pub(crate) const MISSES: usize = offset_of!(Frame, misses);
 pub(crate) const LINK: usize = offset_of!(Frame, link);
 pub(crate) const HOST_STACK: usize = offset_of!(Frame, host_stack);
 pub(crate) const HOST_MXCSR: usize = offset_of!(Frame, host_mxcsr);
@@ -174,11 +241,6 @@ pub(crate) const USED: usize = offset_of!(Frame, used);
 pub(crate) const LARGE: usize = offset_of!(Frame, large);
 pub(crate) const PAGE_MARK: usize = offset_of!(Frame, page_marks);
 pub(crate) const TARGET_TABLE: usize = offset_of!(Frame, targets);
-
-/// Offset of a field of a slot.
-pub(crate) const fn slot(number: usize, field: usize) -> usize {
-    offset_of!(Frame, slots) + number * size_of::<Slot>() + field
-}
 
 /// Offset of the salt of a half.
 pub(crate) const fn salt(upper: bool) -> usize {
@@ -228,6 +290,8 @@ pub(crate) struct Site(pub(crate) u32);
 impl Site {
     /// No place to leave from.
     pub(crate) const STAY: Self = Self(u32::MAX);
+    /// The site is the one in [`Frame::call_site`].
+    pub(crate) const OF_CALL: Self = Self(u32::MAX);
 
     pub(crate) fn new(offset: u32, before: u32, count: u32) -> Self {
         Self(offset & 0x1fff | before << 13 | count << 21)
@@ -289,6 +353,11 @@ pub(crate) mod reason {
     /// The same for a return, which has not moved the stack pointer; by how much is in
     /// [`Frame::spare_target`](super::Frame::spare_target).
     pub(crate) const RETURN: u32 = 9;
+    /// The instruction at the site looked up memory, as many did shortly before: a sample.
+    pub(crate) const SAMPLE: u32 = 10;
     /// How many there are.
-    pub(crate) const COUNT: u32 = 10;
+    pub(crate) const COUNT: u32 = 11;
+    /// Not one to leave for: what an interpreted instruction moved RIP to is known, and translated
+    /// code goes on at [`Frame::spare`](super::Frame::spare).
+    pub(crate) const GO: u32 = 1 << 31;
 }

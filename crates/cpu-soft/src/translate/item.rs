@@ -4,11 +4,12 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::asm::host::{R15, RAX, RBX, RCX, RDX};
 use super::asm::{Mem, alu, cc, frame};
+use super::calls;
 use super::class::{Class, general_form};
 use super::emit::{Cold, Emitter, Item, Way, home, in_frame};
 use super::flags::{self, counts_in_cl};
-use super::frame::{BASE, HOME, KEPT, Site, reason};
-use super::operand::{Operand, chased};
+use super::frame::{HOME, KEPT, Site, reason};
+use super::operand::Operand;
 use super::stubs::Want;
 use crate::op::{gpr, seg};
 
@@ -43,6 +44,12 @@ impl Emitter<'_> {
             }
             Class::Call => {
                 self.call(item, site);
+                return false;
+            }
+            Class::Return if item.i.op_count() == 0 => {
+                let stubs = self.stubs.calls(self.kind);
+                self.asm.mov_imm32(RCX, site.0);
+                self.asm.jmp_to(if self.flags.saved { stubs.ret } else { stubs.ret_host });
                 return false;
             }
             Class::JumpIndirect | Class::CallIndirect | Class::Return => {
@@ -138,10 +145,7 @@ impl Emitter<'_> {
         let mut found = None;
         if let (Some(n), Some(operand)) = (memory, operand) {
             let want = wanted(&i, n);
-            let mut place = match chased(item, &operand) {
-                Some(base) => self.follow(&operand, base, item.live_in != 0, site),
-                None => self.find(&operand, want, item.live_in != 0, site),
-            };
+            let mut place = self.find(&operand, want, item.live_in != 0, site);
             if need {
                 self.asm.mov(RCX, RAX);
                 place.mem.base = RCX;
@@ -499,22 +503,30 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Stores the address of the next instruction below the stack pointer, and moves that.
-    pub(super) fn push_return(&mut self, item: &Item, site: Site) {
-        let found = self.find(&Operand::stack(-8, 8), Want::Write, true, site);
-        self.asm.load(RCX, frame(BASE));
-        self.asm.lea(RCX, Mem::at(RCX, item.next as i32));
-        self.asm.store(found.mem, RCX);
-        self.add_to_stack(-8);
-        // The callee is looked up, or its entry has been patched: no need to leave from here.
-        self.wrote(found, true, Site::STAY);
+    /// What a call's shared routines want in RCX.
+    fn call_site(&mut self, item: &Item, site: Site) {
+        self.asm.mov_imm64(RCX, u64::from(item.next) << 32 | u64::from(site.0));
+    }
+
+    /// Stores the address of the next instruction below the stack pointer, and moves that. The flags
+    /// must be in the frame.
+    fn push_return(&mut self, item: &Item, site: Site) {
+        self.call_site(item, site);
+        self.asm.call_to(self.stubs.calls(self.kind).push_return);
+        self.flags.host = false;
     }
 
     fn call(&mut self, item: &Item, site: Site) {
         self.save();
         let target = item.i.near_branch64() as i64;
-        self.push_return(item, site);
-        self.go_to(target, Way::Branch(site, reason::CALL));
+        if self.is_near(target) {
+            self.push_return(item, site);
+            self.go_to(target, Way::Branch(site, reason::CALL));
+        } else {
+            self.call_site(item, site);
+            self.asm.mov_imm32(RAX, target as u32);
+            self.asm.jmp_to(self.stubs.calls(self.kind).call);
+        }
     }
 
     /// Brings the target of an indirect branch to RAX.
@@ -543,9 +555,9 @@ impl Emitter<'_> {
         self.asm.alu_imm(true, alu::ADD, RCX, 1);
         self.asm.alu_imm(true, alu::CMP, RCX, 1);
         self.interpret_if(cc::A, site);
-        self.asm.store(frame(KEPT), RAX);
+        self.asm.store(frame(KEPT + 8), RAX);
         self.push_return(item, site);
-        self.asm.load(RAX, frame(KEPT));
+        self.asm.load(RAX, frame(KEPT + 8));
         self.jump_indirect(site, reason::CALL);
         Some(())
     }
@@ -558,7 +570,7 @@ impl Emitter<'_> {
         let pop = 8 + more as u32;
         self.cold.push(Cold::Unknown { at, site, reason: reason::RETURN, pop });
         self.add_to_stack(8 + more);
-        self.jump_to_found();
+        calls::jump_to_found(self.asm);
         Some(())
     }
 }

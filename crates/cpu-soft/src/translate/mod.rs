@@ -11,6 +11,7 @@
 //! * [`cache`] keeps blocks by physical address, so that they outlive context switches and are shared
 //!   by processors.
 //! * [`thread`] is one processor's side: the way in and out.
+//! * [`samples`] finds the instructions that seldom stay in a page.
 //! * [`sys`] is all that touches the host.
 //!
 //! What translated code does not know goes to the interpreter: in the middle of a block by a call,
@@ -20,12 +21,14 @@
 
 pub(crate) mod asm;
 pub(crate) mod cache;
+mod calls;
 pub(crate) mod class;
 pub(crate) mod emit;
 pub(crate) mod flags;
 mod frame;
 mod item;
 mod operand;
+mod samples;
 mod stack;
 mod stubs;
 pub(crate) mod sys;

@@ -4,11 +4,11 @@ use std::mem::offset_of;
 
 use iced_x86::{Mnemonic, OpKind};
 
-use super::asm::host::{RAX, RCX, RSP};
+use super::asm::host::{RAX, RCX};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::emit::{Cold, Emitter, Item, home, in_frame};
 use super::frame::{
-    BASE, GENERATION, KEPT, SLOT_FS, SLOT_RIP, Site, Slot, TABLE, segment_base, slot,
+    BASE, GENERATION, KEPT, RAM, STATES, Site, Slot, SlotNumber, TABLE, segment_base,
 };
 use super::stubs::{Look, Want};
 use crate::mem::{ENTRIES, Entry};
@@ -16,7 +16,7 @@ use crate::op::{RIP, ZERO, gpr, seg};
 
 /// A memory operand as its instruction has it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Operand {
+pub(crate) struct Operand {
     pub(super) base: u8,
     index: u8,
     scale: u8,
@@ -27,6 +27,8 @@ pub(super) struct Operand {
     pub(super) size: u32,
     /// It must lie at a multiple of its size, which is 16.
     aligned: bool,
+    /// It seldom stays in a page.
+    scattered: bool,
 }
 
 impl Operand {
@@ -42,6 +44,7 @@ impl Operand {
             narrow: false,
             size,
             aligned: false,
+            scattered: false,
         }
     }
 
@@ -65,20 +68,42 @@ impl Operand {
             narrow: op.address == 4,
             size,
             aligned,
+            scattered: item.scattered || chases(item, op.base, op.index),
         })
     }
 
-    fn slot(&self) -> usize {
+    /// The address, when it is a register at home and a displacement.
+    fn direct(&self) -> Option<Mem> {
+        let plain = !self.narrow && self.seg < seg::FS && self.base < 16 && self.index == ZERO;
+        home(self.base).filter(|_| plain).map(|base| Mem::at(base, self.disp))
+    }
+
+    /// Whether [`Emitter::probe`] knows operands like this.
+    fn can_be_probed(&self) -> bool {
+        !self.narrow
+            && self.seg < seg::FS
+            && !self.aligned
+            && self.base != RIP
+            && self.disp < i32::MAX - 16
+    }
+
+    /// The slot for it, in code at `offset` of a page.
+    fn slot(&self, user: bool, page: usize, offset: u64) -> SlotNumber {
+        let spread = |number: u64| ((page as u64 ^ number << 32).wrapping_mul(SPREAD) >> 56) as u32;
+        // Code that is this far apart is after different things.
+        let by = |base| SlotNumber::of_base(user, base, spread(offset >> 9));
         match self.seg {
-            seg::FS => SLOT_FS,
-            seg::GS => SLOT_FS + 1,
-            _ if self.base == RIP => SLOT_RIP,
-            _ if self.base != ZERO => usize::from(self.base),
-            _ if self.index != ZERO => usize::from(self.index),
-            _ => SLOT_RIP,
+            seg::FS | seg::GS => SlotNumber::of_segment(user, self.seg),
+            _ if self.base == RIP => SlotNumber::of_rip(user, spread((self.disp >> 12) as u64)),
+            _ if self.base != ZERO => by(self.base),
+            _ if self.index != ZERO => by(self.index),
+            _ => SlotNumber::of_rip(user, (self.disp >> 12) as u32),
         }
     }
 }
+
+/// What spreads numbers.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Operands of 16 bytes that may lie anywhere.
 fn may_be_unaligned(mnemonic: Mnemonic) -> bool {
@@ -90,7 +115,7 @@ fn may_be_unaligned(mnemonic: Mnemonic) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) mem: Mem,
-    pub(super) slot: usize,
+    pub(super) slot: SlotNumber,
 }
 
 impl Emitter<'_> {
@@ -108,28 +133,28 @@ impl Emitter<'_> {
                 RAX
             }),
         };
-        let index = (operand.index != ZERO).then(|| {
-            let index = home(operand.index).unwrap_or_else(|| {
-                self.asm.load(RCX, in_frame(operand.index));
-                RCX
-            });
-            (index, operand.scale)
-        });
+        let index = (operand.index != ZERO).then(|| self.index_of(operand));
         Mem { base, index, disp: operand.disp }
+    }
+
+    /// The register of an operand's index, and log2 of its scale. May load RCX.
+    fn index_of(&mut self, operand: &Operand) -> (u8, u8) {
+        let index = home(operand.index).unwrap_or_else(|| {
+            self.asm.load(RCX, in_frame(operand.index));
+            RCX
+        });
+        (index, operand.scale)
     }
 
     /// Finds the host address of an operand. Changes RAX and RCX, and the host's flags: `live` says
     /// whether the guest's are needed. The result may use RAX.
     pub(super) fn find(&mut self, operand: &Operand, want: Want, live: bool, site: Site) -> Found {
+        if operand.scattered && operand.can_be_probed() {
+            return self.probe(operand, want, live, site);
+        }
         self.clobber(live);
-        let number = operand.slot();
-        let plain = !operand.narrow && operand.seg < seg::FS;
-        let direct = match home(operand.base) {
-            Some(base) if plain && operand.base < 16 && operand.index == ZERO => {
-                Some(Mem::at(base, operand.disp))
-            }
-            _ => None,
-        };
+        let number = operand.slot(self.kind.user, self.page, site.offset());
+        let direct = operand.direct();
         if let Some(address) = direct {
             self.asm.lea(RCX, address);
         } else {
@@ -145,7 +170,7 @@ impl Emitter<'_> {
             self.asm.mov(RCX, RAX);
         }
         let (tag, addend) = want.fields();
-        self.asm.alu_mem(alu::XOR, RCX, frame(slot(number, tag)));
+        self.asm.alu_mem(alu::XOR, RCX, frame(number.field(tag)));
         let mut most = 4096 - operand.size as i32;
         if operand.aligned {
             // ror rcx, 4: what is not aligned becomes huge.
@@ -154,7 +179,7 @@ impl Emitter<'_> {
         }
         self.asm.alu_imm(true, alu::CMP, RCX, most);
         let at = self.asm.jcc(cc::A);
-        let addend = frame(slot(number, addend));
+        let addend = frame(number.field(addend));
         let mem = match direct {
             Some(address) => {
                 self.asm.load(RAX, addend);
@@ -165,41 +190,89 @@ impl Emitter<'_> {
                 Mem::at(RAX, 0)
             }
         };
-        let (size, aligned, slot) = (operand.size, operand.aligned, number);
-        let look = Look { want, size, aligned, direct: direct.is_some(), slot };
-        self.cold.push(Cold::Miss { at, back: self.asm.here(), look, site });
+        let (size, aligned) = (operand.size, operand.aligned);
+        let look = Look { want, size, aligned, direct: direct.is_some() };
+        self.cold.push(Cold::Miss { at, back: self.asm.here(), look, slot: number, site });
         Found { mem, slot: number }
     }
 
-    /// Finds the operand of a load that replaces its own base register. Who follows pointers seldom
-    /// stays in a page, and waits for each address: the TLB is asked here and now, and the slot left
-    /// alone.
-    pub(super) fn follow(&mut self, operand: &Operand, base: u8, live: bool, site: Site) -> Found {
+    /// Finds an operand that seldom stays in a page, as those of code that follows pointers: the TLB
+    /// is asked here and now, which takes longer than a look at a slot but does not have to be
+    /// guessed.
+    fn probe(&mut self, operand: &Operand, want: Want, live: bool, site: Site) -> Found {
         self.clobber(live);
-        let number = operand.slot();
-        let retry = self.asm.here();
-        self.asm.lea(RCX, Mem::at(base, operand.disp));
-        self.asm.mov(RAX, RCX);
+        let slot = SlotNumber::of_scattered(self.kind.user);
+        let address = self.registers_of(operand);
+        self.asm.lea(RCX, address);
         let entry = size_of::<Entry>().trailing_zeros() as u8;
         self.asm.shift(true, 5, RCX, 12 - entry);
         self.asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
         self.asm.alu_mem(alu::ADD, RCX, frame(TABLE));
-        self.asm.shift(true, 5, RAX, 63);
-        self.asm.load(RAX, Mem { base: RSP, index: Some((RAX, 3)), disp: GENERATION as i32 });
-        self.asm.store(frame(KEPT), RAX);
-        // The tag of the last byte's page: an operand across two pages is not found.
-        self.asm.lea(RAX, Mem::at(base, operand.disp.wrapping_add(operand.size as i32 - 1)));
+        if operand.index != ZERO && home(operand.index).is_none() {
+            self.asm.store(frame(KEPT), RCX);
+        }
+        // The tag of the last byte's page: an operand across two pages is not found. Nor is one in
+        // the other half than code of its kind is in, whose generation is another.
+        let last = Mem { disp: address.disp.wrapping_add(operand.size as i32 - 1), ..address };
+        let last = self.loaded(operand, last);
+        self.asm.lea(RAX, last);
+        if operand.index != ZERO && home(operand.index).is_none() {
+            self.asm.load(RCX, frame(KEPT));
+        }
         self.asm.alu_imm(true, alu::AND, RAX, -4096);
-        self.asm.alu_mem(alu::OR, RAX, frame(KEPT));
-        self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, read) as i32));
+        self.asm.alu_mem(alu::OR, RAX, frame(GENERATION + 8 * usize::from(self.kind.upper)));
+        let tag = match want {
+            Want::Read => offset_of!(Entry, read),
+            Want::Write => offset_of!(Entry, write),
+        };
+        self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, tag as i32));
         let at = self.asm.jcc(cc::NE);
-        let (want, size) = (Want::Read, operand.size);
-        let look = Look { want, size, aligned: false, direct: false, slot: number };
-        let address = Mem::at(base, operand.disp);
-        self.cold.push(Cold::Follow { at, retry, address, look, site });
         self.asm.load(RAX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
-        let mem = Mem { base: RAX, index: Some((base, 0)), disp: operand.disp };
-        Found { mem, slot: number }
+        let direct = operand.direct();
+        let mem = match direct {
+            Some(address) => Mem { base: RAX, index: Some((address.base, 0)), disp: address.disp },
+            None => {
+                match home(operand.base) {
+                    _ if operand.base == ZERO => {}
+                    Some(base) => self.asm.alu(alu::ADD, RAX, base),
+                    None => self.asm.alu_mem(alu::ADD, RAX, in_frame(operand.base)),
+                }
+                let index = (operand.index != ZERO).then(|| self.index_of(operand));
+                self.asm.lea(RAX, Mem { base: RAX, index, disp: operand.disp });
+                Mem::at(RAX, 0)
+            }
+        };
+        if want == Want::Write {
+            self.asm.lea(RCX, mem);
+            self.asm.alu_mem(alu::SUB, RCX, frame(RAM));
+            self.asm.shift(true, 5, RCX, 12);
+            self.asm.alu_mem(alu::ADD, RCX, frame(STATES));
+            self.asm.store(frame(slot.field(offset_of!(Slot, state))), RCX);
+        }
+        let look = Look { want, size: operand.size, aligned: false, direct: false };
+        self.cold.push(Cold::Probe { at, back: self.asm.here(), operand: *operand, look, site });
+        Found { mem, slot }
+    }
+
+    /// What [`probe`](Self::probe) does when the TLB does not know the page.
+    pub(super) fn probe_slowly(&mut self, operand: &Operand, look: Look, site: Site, back: u32) {
+        let address = self.registers_of(operand);
+        self.asm.lea(RAX, address);
+        self.asm.call_to(self.stubs.look(look));
+        let after = self.asm.jmp();
+        self.look_data(site, SlotNumber::of_scattered(self.kind.user));
+        self.asm.land(after);
+        if let Some(direct) = operand.direct() {
+            self.asm.alu(alu::SUB, RAX, direct.base);
+            self.asm.lea(RAX, Mem::at(RAX, direct.disp.wrapping_neg()));
+        }
+        self.asm.jmp_to(back);
+    }
+
+    /// The address `mem` of an operand, with its registers loaded once more.
+    fn loaded(&mut self, operand: &Operand, mem: Mem) -> Mem {
+        let again = self.registers_of(operand);
+        Mem { disp: mem.disp, ..again }
     }
 
     /// After an instruction's write, as its last act: somebody may have to be told.
@@ -210,7 +283,7 @@ impl Emitter<'_> {
 
     /// After a write: somebody may have to be told. `next` is where to go on.
     pub(super) fn wrote(&mut self, found: Found, live: bool, next: Site) {
-        let state = frame(slot(found.slot, offset_of!(Slot, state)));
+        let state = frame(found.slot.field(offset_of!(Slot, state)));
         let plain = riad_memory::PageState::DIRTY;
         self.asm.load(RCX, state);
         let keep = live && self.flags.host && !self.flags.saved;
@@ -229,16 +302,12 @@ impl Emitter<'_> {
     }
 }
 
-/// The home of the base register that a load replaces by what it points to.
-pub(super) fn chased(item: &Item, operand: &Operand) -> Option<u8> {
+/// Whether an instruction is a load that replaces its own base register by what that points to.
+fn chases(item: &Item, base: u8, index: u8) -> bool {
     let i = &item.i;
-    let plain = operand.index == ZERO
-        && operand.base < 16
-        && !operand.narrow
-        && operand.disp < i32::MAX - 8;
-    let replaced = i.mnemonic() == Mnemonic::Mov
+    i.mnemonic() == Mnemonic::Mov
         && i.op0_kind() == OpKind::Register
         && i.op0_register().size() == 8
-        && i.op0_register().number() == usize::from(operand.base);
-    if plain && replaced && operand.seg < seg::FS { home(operand.base) } else { None }
+        && index == ZERO
+        && i.op0_register().number() == usize::from(base)
 }

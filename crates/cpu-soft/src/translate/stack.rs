@@ -6,15 +6,13 @@ use super::asm::host::{R15, RAX, RCX};
 use super::asm::{Mem, alu, cc, frame};
 use super::class::Class;
 use super::emit::{Cold, Emitter, Item};
-use super::frame::{Site, Slot, slot};
+use super::frame::{Site, Slot, SlotNumber};
 use super::operand::Found;
 use super::stubs::{Look, Want};
 use crate::op::gpr;
 
 /// Most instructions in a run.
 const LONGEST: usize = 8;
-/// The stack pointer's slot.
-const SLOT: usize = gpr::RSP;
 
 /// Whether an instruction pushes or pops a register other than RSP, or pushes a number.
 fn is_simple(item: &Item, class: Class) -> bool {
@@ -45,14 +43,15 @@ impl Emitter<'_> {
     /// Finds `bytes` of stack from `low` bytes above the stack pointer on: the addend is in RAX then.
     fn find_run(&mut self, want: Want, low: i32, bytes: i32, site: Site) {
         let (tag, addend) = want.fields();
+        let stack = SlotNumber::of_stack(self.kind.user);
         let retry = self.asm.here();
         self.asm.lea(RCX, Mem::at(R15, low));
-        self.asm.alu_mem(alu::XOR, RCX, frame(slot(SLOT, tag)));
+        self.asm.alu_mem(alu::XOR, RCX, frame(stack.field(tag)));
         self.asm.alu_imm(true, alu::CMP, RCX, 4096 - bytes);
         let at = self.asm.jcc(cc::A);
-        let look = Look { want, size: 8, aligned: false, direct: true, slot: SLOT };
+        let look = Look { want, size: 8, aligned: false, direct: true };
         self.cold.push(Cold::Run { at, retry, look, low, bytes, site });
-        self.asm.load(RAX, frame(slot(SLOT, addend)));
+        self.asm.load(RAX, frame(stack.field(addend)));
     }
 
     fn pushes(&mut self, items: &[Item], site: Site) {
@@ -62,7 +61,8 @@ impl Emitter<'_> {
         self.find_run(Want::Write, -bytes, bytes, site);
         // What the run itself overwrites would have to be noticed in its middle: leave that to the
         // interpreter.
-        let state = frame(slot(SLOT, std::mem::offset_of!(Slot, state)));
+        let stack = SlotNumber::of_stack(self.kind.user);
+        let state = frame(stack.field(std::mem::offset_of!(Slot, state)));
         self.asm.load(RCX, state);
         self.asm.cmp_byte(RCX, riad_memory::PageState::DIRTY);
         self.interpret_if(cc::NE, site);
@@ -76,7 +76,7 @@ impl Emitter<'_> {
         }
         self.add_to_stack(-bytes);
         let next = Site::new(last.next, site.before() + items.len() as u32, self.count);
-        let found = Found { mem: Mem::at(RAX, 0), slot: SLOT };
+        let found = Found { mem: Mem::at(RAX, 0), slot: stack };
         self.wrote(found, last.live_out != 0, next);
     }
 

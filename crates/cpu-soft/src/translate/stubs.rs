@@ -4,12 +4,13 @@ use std::mem::offset_of;
 
 use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::asm::{Asm, Mem, alu, cc, frame};
+use super::calls::{CallStubs, target};
 use super::emit::Kind;
 use super::frame::{
-    BASE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME,
-    KINDS, LARGE, LINK, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SLOTS, SPARE, SPARE_TARGET,
-    STATES, Slot, TABLE, TARGET_TABLE, TARGETS, Target, USED, USED_BITS, USED_SPREAD, Used,
-    XMM_MISSING, cpu_register, reason, register, salt, slot,
+    BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK,
+    IN_FRAME, KINDS, LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE,
+    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, TABLE, TARGETS, Target, USED, USED_BITS,
+    USED_SPREAD, Used, XMM_MISSING, cpu_register, reason, register, salt,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -33,13 +34,18 @@ impl Want {
 /// Addresses of the functions that translated code calls. All take the processor and the frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Calls {
-    /// Then an op and a site: runs one instruction. Returns 0 to go on, or a reason to leave.
+    /// Then an op and a site: runs one instruction. Returns 0 to go on, or a reason to leave, or
+    /// [`reason::GO`].
     pub(crate) interpret: u64,
-    /// Then a linear address, and slot and [`Want`]: fills a slot. Returns 0 when it could.
+    /// Then a linear address, and the offset of a slot, with [`FILL_WRITE`] to write: fills that.
+    /// Returns 0 when it could.
     pub(crate) fill: u64,
-    /// Then a slot: memory behind it was written for the first time. Returns 0 to go on.
+    /// Then the offset of a slot: memory behind it was written for the first time. Returns 0 to go on.
     pub(crate) wrote: u64,
 }
+
+/// Tells [`Calls::fill`] that the slot is to be written through.
+pub(crate) const FILL_WRITE: u32 = 1 << 31;
 
 /// Which shared routine finds an operand.
 #[derive(Debug, Clone, Copy)]
@@ -51,29 +57,26 @@ pub(crate) struct Look {
     pub(crate) aligned: bool,
     /// RCX has the address, against the slot's tag; otherwise RAX has it.
     pub(crate) direct: bool,
-    pub(crate) slot: usize,
 }
 
 impl Look {
     /// Kinds by size and alignment; only operands of 16 bytes are ever aligned.
     const SIZES: usize = 6;
-    const KINDS: usize = 4 * Self::SIZES * SLOTS;
+    const KINDS: usize = 4 * Self::SIZES;
 
     fn number(self) -> usize {
         let size = if self.aligned { 5 } else { self.size.trailing_zeros() as usize };
         let kind = usize::from(self.want == Want::Write) * 2 + usize::from(self.direct);
-        (kind * Self::SIZES + size) * SLOTS + self.slot
+        kind * Self::SIZES + size
     }
 
     fn with_number(number: usize) -> Self {
-        let (rest, slot) = (number / SLOTS, number % SLOTS);
-        let (kind, size) = (rest / Self::SIZES, rest % Self::SIZES);
+        let (kind, size) = (number / Self::SIZES, number % Self::SIZES);
         Self {
             want: if kind & 2 != 0 { Want::Write } else { Want::Read },
             size: if size == 5 { 16 } else { 1 << size },
             aligned: size == 5,
             direct: kind & 1 != 0,
-            slot,
         }
     }
 }
@@ -98,17 +101,19 @@ pub(crate) struct Stubs {
     pub(crate) load_xmm: u32,
     /// Runs the op at RAX in the interpreter; ECX has the site. The flags are in the frame.
     pub(crate) interpret: u32,
-    /// By number of a [`Look`]: fills the slot. Called with, behind a jump of five bytes, the site as
-    /// data. Returns the addend in RAX for a direct one, otherwise the host address; does not return
+    /// By number of a [`Look`]: fills a slot. Called with, behind a jump of five bytes, the site and
+    /// the slot's offset as data. Returns the addend in RAX for a direct one, otherwise the host address; does not return
     /// when it cannot.
     look: Vec<u32>,
     /// By half: goes to the block at RAX that the processor knows though it is not among the targets.
     /// Called with the site as data, and a word with by how much the stack pointer moves then, and
     /// above 24 bits the reason to leave for when it knows none. The flags are in the frame.
     resolve: [u32; 2],
-    /// By slot: memory behind it was written that someone must be told of; ECX has the site of the
-    /// next instruction.
-    wrote: Vec<u32>,
+    /// Calls and returns, by half and for supervisors and users.
+    calls: [[CallStubs; 2]; 2],
+    /// Memory behind the slot at offset EAX was written that someone must be told of; ECX has the
+    /// site of the next instruction.
+    pub(crate) wrote: u32,
 }
 
 /// Bytes of the jump between a call to a look-up and its site.
@@ -127,8 +132,8 @@ impl Stubs {
         self.resolve[usize::from(upper)]
     }
 
-    pub(crate) fn wrote(&self, slot: usize) -> u32 {
-        self.wrote[slot]
+    pub(super) fn calls(&self, kind: Kind) -> CallStubs {
+        self.calls[usize::from(kind.upper)][usize::from(kind.user)]
     }
 
     /// Writes all of them.
@@ -164,13 +169,9 @@ impl Stubs {
             stubs.look.push(asm.here());
             miss(asm, Look::with_number(number), fill);
         }
-        let wrote = wrote_common(asm, calls.wrote, leave);
-        for slot in 0..SLOTS {
-            stubs.wrote.push(asm.here());
-            asm.store32(frame(8 + SITE), RCX);
-            asm.mov_imm32(RCX, slot as u32);
-            asm.jmp_to(wrote);
-        }
+        stubs.wrote = wrote(asm, calls.wrote, leave);
+        stubs.calls = [false, true]
+            .map(|upper| [false, true].map(|user| CallStubs::build(asm, &stubs, upper, user)));
         stubs
     }
 }
@@ -296,8 +297,8 @@ fn call(asm: &mut Asm, function: u64) {
     asm.rr(false, &[0x85], RAX, RAX);
 }
 
-/// Calls as [`call`] does, with the registers in the processor, and goes back to the block, or leaves
-/// for the reason that the function returned.
+/// Calls as [`call`] does, with the registers in the processor, and goes back to the block, or on at
+/// another one, or leaves for the reason that the function returned.
 fn call_and_return(asm: &mut Asm, function: u64, leave: u32) {
     call(asm, function);
     let out = asm.jcc(cc::NE);
@@ -305,9 +306,16 @@ fn call_and_return(asm: &mut Asm, function: u64, leave: u32) {
     asm.bytes(&[0xc3]);
     asm.land(out);
     asm.alu_imm(true, alu::ADD, RSP, 8);
-    asm.store32(frame(REASON), RAX);
     asm.store32_imm(frame(XMM_MISSING), 1);
+    // test eax, eax: only GO has the sign.
+    asm.rr(false, &[0x85], RAX, RAX);
+    let go = asm.jcc(cc::S);
+    asm.store32(frame(REASON), RAX);
     asm.jmp_to(leave);
+    asm.land(go);
+    restore(asm, 0, false);
+    // jmp [rsp + SPARE]
+    asm.rm(false, &[0xff], 4, frame(SPARE));
 }
 
 fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
@@ -369,13 +377,11 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.alu_mem(alu::XOR, RAX, frame(8 + salt(upper)));
     asm.mov32(RCX, RAX);
     asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
-    let target =
-        |field| Mem { base: RSP, index: Some((RCX, 3)), disp: (8 + TARGET_TABLE + field) as i32 };
-    asm.store(target(offset_of!(Target, key)), RAX);
-    asm.store(target(offset_of!(Target, host)), RDX);
+    asm.store(target(8, offset_of!(Target, key)), RAX);
+    asm.store(target(8, offset_of!(Target, host)), RDX);
     asm.load(RAX, frame(8 + SPARE));
     asm.alu_imm(true, alu::AND, RAX, -4096);
-    asm.store(target(offset_of!(Target, base)), RAX);
+    asm.store(target(8, offset_of!(Target, base)), RAX);
     asm.store(frame(8 + BASE), RAX);
     asm.shift(true, 5, RAX, 12);
     asm.alu_imm(false, alu::AND, RAX, PAGE_MARKS as i32 - 1);
@@ -396,6 +402,7 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.bytes(&[0x59]);
     asm.load32(RAX, Mem::at(RCX, 4));
     asm.load32(RCX, Mem::at(RCX, 0));
+    site_or_call(asm);
     asm.store32(frame(SITE), RCX);
     asm.mov32(RCX, RAX);
     asm.alu_imm(false, alu::AND, RCX, 0xff_ffff);
@@ -406,22 +413,35 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     here
 }
 
-/// The places to go to when a look-up needs the page walk, by whether it is direct, and when it
-/// cannot succeed.
+/// Takes the site from the frame when ECX is [`Site::OF_CALL`].
+fn site_or_call(asm: &mut Asm) {
+    asm.alu_imm(false, alu::CMP, RCX, Site::OF_CALL.0 as i32);
+    let given = asm.jcc(cc::NE);
+    asm.load32(RCX, frame(CALL_SITE));
+    asm.land(given);
+}
+
+/// The places to go to when a look-up needs the page walk, by whether it is direct, when it cannot
+/// succeed, and when it is time for a sample.
 #[derive(Debug, Clone, Copy)]
 struct Fill {
     walk: [u32; 2],
     refuse: u32,
+    sample: u32,
 }
 
-/// The way to the page walk: `SPARE_TARGET` has the address, ECX slot and [`Want`].
+/// The way to the page walk: `SPARE_TARGET` has the address, ECX the slot's offset and [`Want`].
 fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
     asm.align(16, 0);
-    let refuse = asm.here();
-    asm.bytes(&[0x59]);
-    asm.load32(RCX, Mem::at(RCX, JUMP));
-    asm.mov_imm32(RAX, reason::INTERPRET);
-    asm.jmp_to(exit);
+    let [refuse, sample] = [reason::INTERPRET, reason::SAMPLE].map(|why| {
+        let here = asm.here();
+        asm.bytes(&[0x59]);
+        asm.load32(RCX, Mem::at(RCX, JUMP));
+        site_or_call(asm);
+        asm.mov_imm32(RAX, why);
+        asm.jmp_to(exit);
+        here
+    });
     let walk = [false, true].map(|direct| {
         asm.align(16, 0);
         let here = asm.here();
@@ -442,7 +462,7 @@ fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
         asm.jmp_to(refuse);
         here
     });
-    Fill { walk, refuse }
+    Fill { walk, refuse, sample }
 }
 
 fn miss(asm: &mut Asm, look: Look, fill: Fill) {
@@ -453,13 +473,24 @@ fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     };
     let (tag_at, addend_at) = look.want.fields();
     asm.align(16, 0);
+    // The slot's offset is behind the call, a jump, and the site.
+    let behind = JUMP + 4;
+    let field =
+        |register, field| Mem { base: RSP, index: Some((register, 0)), disp: 8 + field as i32 };
     if look.direct {
+        asm.load(RAX, Mem::at(RSP, 0));
+        asm.load32(RAX, Mem::at(RAX, behind));
+        asm.store32(frame(8 + SPARE_SLOT), RAX);
         if look.aligned {
             // rol rcx, 4: it was turned for the comparison.
             asm.bytes(&[0x48, 0xc1, 0xc1, 4]);
         }
-        asm.alu_mem(alu::XOR, RCX, frame(8 + slot(look.slot, tag_at)));
+        asm.alu_mem(alu::XOR, RCX, field(RAX, tag_at));
         asm.mov(RAX, RCX);
+    } else {
+        asm.load(RCX, Mem::at(RSP, 0));
+        asm.load32(RCX, Mem::at(RCX, behind));
+        asm.store32(frame(8 + SPARE_SLOT), RCX);
     }
     asm.store(frame(8 + SPARE_TARGET), RAX);
     asm.mov32(RCX, RAX);
@@ -486,18 +517,22 @@ fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     asm.alu_imm(true, alu::AND, RAX, PAGE);
     asm.alu(alu::OR, RDX, RAX);
     asm.alu_mem(alu::CMP, RDX, Mem::at(RCX, tag as i32));
-    asm.load(RDX, frame(8 + SPARE));
+    asm.load32(RDX, frame(8 + SPARE_SLOT));
     let unknown = asm.jcc(cc::NE);
+    // dec dword [rsp + MISSES]
+    asm.rm(false, &[0xff], 1, frame(8 + MISSES));
+    let sample = asm.jcc(cc::E);
     asm.load(RCX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
-    asm.store(frame(8 + slot(look.slot, tag_at)), RAX);
-    asm.store(frame(8 + slot(look.slot, addend_at)), RCX);
+    asm.store(field(RDX, tag_at), RAX);
+    asm.store(field(RDX, addend_at), RCX);
     if look.want == Want::Write {
         asm.alu(alu::ADD, RAX, RCX);
         asm.alu_mem(alu::SUB, RAX, frame(8 + RAM));
         asm.shift(true, 5, RAX, 12);
         asm.alu_mem(alu::ADD, RAX, frame(8 + STATES));
-        asm.store(frame(8 + slot(look.slot, offset_of!(Slot, state))), RAX);
+        asm.store(field(RDX, offset_of!(Slot, state)), RAX);
     }
+    asm.load(RDX, frame(8 + SPARE));
     if look.direct {
         asm.mov(RAX, RCX);
     } else {
@@ -506,16 +541,24 @@ fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     }
     asm.bytes(&[0xc3]);
     asm.land(unknown);
-    asm.mov_imm32(RCX, look.slot as u32 | u32::from(look.want == Want::Write) << 8);
+    asm.mov32(RCX, RDX);
+    asm.load(RDX, frame(8 + SPARE));
+    if look.want == Want::Write {
+        asm.alu_imm(false, alu::OR, RCX, FILL_WRITE as i32);
+    }
     asm.jmp_to(fill.walk[usize::from(look.direct)]);
     asm.land(crossing);
     asm.jmp_to(fill.refuse);
+    asm.land(sample);
+    asm.load(RDX, frame(8 + SPARE));
+    asm.jmp_to(fill.sample);
 }
 
-fn wrote_common(asm: &mut Asm, function: u64, leave: u32) -> u32 {
+fn wrote(asm: &mut Asm, function: u64, leave: u32) -> u32 {
     asm.align(16, 0);
     let here = asm.here();
-    asm.store32(frame(8 + REASON), RCX);
+    asm.store32(frame(8 + SITE), RCX);
+    asm.store32(frame(8 + REASON), RAX);
     save(asm, 8, false);
     asm.load32(RDX, frame(8 + REASON));
     call_and_return(asm, function, leave);

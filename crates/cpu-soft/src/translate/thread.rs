@@ -6,15 +6,16 @@ use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use riad_cpu::x86::{cr0, cr4, rflags};
+use riad_cpu::x86::{Activity, cr0, cr4, rflags};
 
 use super::cache::{CodeCache, Key, Known, Presence};
 use super::emit::Kind;
 use super::frame::{
-    Frame, PAGE_MARKS, SALT_BITS, SLOTS, Site, Slot, Target, USED_BITS, USED_MARK, Used, reason,
-    target_place, used_place,
+    Frame, PAGE_MARKS, SALT_BITS, SAMPLE, SLOTS, Site, Slot, SlotNumber, Target, USED_BITS,
+    USED_MARK, Used, reason, target_place, used_place,
 };
-use super::stubs::Calls;
+use super::samples::Samples;
+use super::stubs::{Calls, FILL_WRITE};
 use super::sys::{self, FrameMemory};
 use crate::cpu::{Cpu, Mode};
 use crate::fault::Done;
@@ -43,6 +44,15 @@ pub(crate) struct Thread {
     nowhere: u64,
     sink: (u64, u64),
     secret: u64,
+    /// Slots of supervisors were filled when SMAP did not hold them back; and where the fills stood
+    /// when that began.
+    loose: bool,
+    fills: (u32, u64),
+    /// Samples taken so far.
+    sampled: u64,
+    /// What targets are salted with: for supervisors and for users, in the lower and the upper half.
+    salts: [[u64; 2]; 2],
+    samples: Samples,
     /// Blocks by their place in RAM, which translated code asks for targets it does not know.
     used: Box<[Cell<Used>]>,
 }
@@ -90,10 +100,16 @@ impl Thread {
             nowhere,
             sink,
             secret: random(),
+            loose: false,
+            fills: (0, 0),
+            sampled: 0,
+            salts: [[0; 2]; 2],
+            samples: Samples::default(),
             used: vec![Cell::default(); 1 << USED_BITS].into_boxed_slice(),
         };
         let frame = thread.frame();
         frame.xmm_missing.set(1);
+        frame.misses.set(SAMPLE);
         frame.ram.set(tlb.ram_address());
         frame.states.set(tlb.states_address());
         frame.large.set(tlb.large_address());
@@ -113,17 +129,43 @@ impl Thread {
         self.timekeeper.arm(processor, due);
     }
 
-    fn forget_slots(&self) {
-        let nothing = Slot {
+    /// A slot in which nothing is found.
+    fn no_slot(&self) -> Slot {
+        Slot {
             read_tag: self.nowhere,
             read_addend: self.sink.0.wrapping_sub(self.nowhere),
             write_tag: self.nowhere,
             write_addend: self.sink.0.wrapping_sub(self.nowhere),
             state: self.sink.1,
-        };
+        }
+    }
+
+    fn forget_slots(&self) {
+        let nothing = self.no_slot();
         for slot in &self.frame().slots {
             slot.set(nothing);
         }
+    }
+
+    /// Forgets the slots that have a page.
+    fn forget_in_slots(&self, page: u64) {
+        for slot in &self.frame().slots {
+            let Slot { read_tag, write_tag, .. } = slot.get();
+            if read_tag == page || write_tag == page {
+                slot.set(self.no_slot());
+            }
+        }
+    }
+
+    fn forget_supervisors_slots(&self) {
+        for slot in &self.frame().slots[..SLOTS] {
+            slot.set(self.no_slot());
+        }
+    }
+
+    /// A number that changes when a slot is filled.
+    fn fills(&self) -> (u32, u64) {
+        (self.frame().misses.get(), self.sampled)
     }
 
     fn forget_targets(&self) {
@@ -174,32 +216,61 @@ impl Thread {
         let frame = self.frame();
         frame.segment_bases[0].set(fs);
         frame.segment_bases[1].set(gs);
-        let kind = cpu.code_kind().bits();
+        let kind = cpu.code_kind().bits() & !Kind::USER;
         if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view || self.kind != kind {
             self.catch_up(cpu, kind);
         }
     }
 
-    #[cold]
     fn catch_up(&mut self, cpu: &mut Cpu, kind: u64) {
-        // What a supervisor may touch with SMAP it may touch without.
-        let wider = self.changes == cpu.tlb.changes
-            && (self.view, cpu.tlb.view) == (Tlb::GUARDED, Tlb::SUPERVISOR);
-        self.view = cpu.tlb.view;
+        let old = std::mem::replace(&mut self.view, cpu.tlb.view);
         self.frame().table.set(cpu.tlb.table_address());
-        if wider && self.kind == kind {
-            return;
+        if self.changes != cpu.tlb.changes || self.kind != kind {
+            self.change_space(cpu, kind);
         }
+        // What a supervisor may touch without SMAP it may not touch with it.
+        if old == Tlb::SUPERVISOR && self.fills != self.fills() {
+            self.loose = true;
+        }
+        if self.view == Tlb::SUPERVISOR {
+            self.fills = self.fills();
+        } else if self.view == Tlb::GUARDED && std::mem::take(&mut self.loose) {
+            self.forget_supervisors_slots();
+        }
+        self.set_salts(cpu);
+    }
+
+    /// The TLB has changed, or what blocks are made for.
+    fn change_space(&mut self, cpu: &mut Cpu, kind: u64) {
+        let pages = cpu.tlb.flushed.len() as u64;
+        let only_pages = self.kind == kind && cpu.tlb.changes.wrapping_sub(self.changes) == pages;
         while let Some(page) = cpu.tlb.flushed.pop() {
             self.forget_page(page);
+            if only_pages {
+                self.forget_in_slots(page & !0xfff);
+            }
         }
         self.changes = cpu.tlb.changes;
         self.kind = kind;
+        if only_pages {
+            return;
+        }
         self.forget_slots();
-        let frame = self.frame();
+        self.loose = false;
         for half in [0, 1] {
-            frame.generation[half].set(cpu.tlb.generation[half]);
-            frame.salt[half].set(self.salt(cpu, cpu.tlb.generation[half]));
+            let generation = cpu.tlb.generation[half];
+            self.frame().generation[half].set(generation);
+            for user in [false, true] {
+                self.salts[usize::from(user)][half] = self.salt(cpu, generation, user);
+            }
+        }
+    }
+
+    fn set_salts(&self, cpu: &Cpu) {
+        let user = self.view == Tlb::USER;
+        let frame = self.frame();
+        for (half, salt) in self.salts[usize::from(user)].into_iter().enumerate() {
+            frame.salt[half].set(salt);
             let kind = Kind { upper: half == 1, ..cpu.code_kind() };
             frame.kinds[half].set(kind.bits() | USED_MARK);
         }
@@ -207,8 +278,7 @@ impl Thread {
 
     /// A number for the address space, the privilege and what blocks are made for, which nobody can
     /// guess.
-    fn salt(&self, cpu: &Cpu, generation: u64) -> u64 {
-        let user = cpu.tlb.view == Tlb::USER;
+    fn salt(&self, cpu: &Cpu, generation: u64, user: bool) -> u64 {
         // Generations are handed out again after a wrap: what is known by them must not come back.
         let what = cpu.tlb.wraps << 20 | generation << 8 | u64::from(user) << 4 | self.kind;
         let mixed = (self.secret ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -258,6 +328,31 @@ impl Thread {
         Ok(Some(address))
     }
 
+    /// After an instruction that moved RIP: the host address of the entry there, when it is known and
+    /// nobody has to look at anything in between.
+    fn go_on(&mut self, cpu: &mut Cpu) -> Option<u64> {
+        let nothing_else = !cpu.counted
+            && !cpu.pure
+            && !cpu.step_trap
+            && !cpu.timer_touched
+            && cpu.local.requests() == 0
+            && cpu.events.activity == Activity::Running
+            && cpu.translatable()
+            && self.turn == self.cache.turn();
+        if !nothing_else {
+            return None;
+        }
+        self.refresh(cpu);
+        let rip = cpu.rip();
+        let frame = self.frame();
+        let known = frame.targets[target_place(rip)].get();
+        if known.key != rip ^ frame.salt[(rip >> 63) as usize].get() {
+            return None;
+        }
+        frame.base.set(rip & !0xfff);
+        Some(known.host)
+    }
+
     /// Carries out a branch whose target translated code does not know. What is not canonical is the
     /// interpreter's to refuse.
     fn branch(&self, cpu: &mut Cpu, kind: u32) -> u32 {
@@ -275,6 +370,17 @@ impl Thread {
         }
         cpu.set_rip(target);
         reason::JUMP
+    }
+
+    /// Notes who looked up memory; who does so all the time shall ask the TLB straight away.
+    #[cold]
+    fn sample(&mut self, cpu: &Cpu) {
+        let Some(host) = cpu.tlb.exec(cpu.rip()) else { return };
+        let page = cpu.tlb.page_index(host);
+        let offset = (cpu.rip() & 0xfff) as u32;
+        if self.samples.is_scattered((page as u64) << 12 | u64::from(offset)) {
+            self.cache.scattered(page, offset);
+        }
     }
 
     #[cold]
@@ -356,6 +462,15 @@ impl Thread {
             let place = target_place(cpu.rip());
             frame.targets[place].set(self.no_target());
         }
+        let reason = if reason == reason::SAMPLE {
+            frame.misses.set(SAMPLE);
+            self.sampled += 1;
+            self.sample(cpu);
+            reason::INTERPRET
+        } else {
+            reason
+        };
+        let frame = self.frame();
         let ran = (budget - frame.budget.get()).max(0) as u64;
         Ok(Some(Out { reason, ran: ran.saturating_sub(left), link: frame.link.get() }))
     }
@@ -382,6 +497,7 @@ impl Cpu {
             large: false,
             pure: self.pure,
             upper: false,
+            user: self.cpl == 3,
         }
     }
 
@@ -421,20 +537,30 @@ extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site:
             // A repeated string instruction with iterations left: see `note_iteration`.
             cpu.flags.bits |= rflags::RF;
         }
-        return reason::MOVED;
+        let mut target = None;
+        sys::lent_thread(cpu, |thread, cpu| target = thread.go_on(cpu));
+        return match target {
+            Some(host) => {
+                frame.spare.set(host);
+                reason::GO
+            }
+            None => reason::MOVED,
+        };
     }
     sys::lent_thread(cpu, |thread, cpu| thread.refresh(cpu));
     0
 }
 
-/// Called by translated code: fills a slot by way of the page walk. `what` has the slot, and bit 8
-/// for a write.
+/// Called by translated code: fills a slot by way of the page walk. `what` has the slot's offset, and
+/// [`FILL_WRITE`].
 extern "C" fn fill(cpu: *mut Cpu, frame: *const Frame, address: u64, what: u32) -> u32 {
     let (cpu, frame) = sys::lent(cpu, frame);
-    let write = what & 0x100 != 0;
+    let write = what & FILL_WRITE != 0;
     let access = if write { Access::Write } else { Access::Read };
     let Ok(Ok(host)) = cpu.host(seg::DS, address, access) else { return reason::INTERPRET };
-    let slot = &frame.slots[(what & 0xff) as usize % SLOTS];
+    // Counted, but not to the point where a sample would be due.
+    frame.misses.set(frame.misses.get().saturating_sub(1).max(1));
+    let slot = &frame.slots[SlotNumber::at(what & !FILL_WRITE)];
     let page = address & !0xfff;
     let addend = (host.expose_provenance() as u64).wrapping_sub(address);
     let mut content = slot.get();
@@ -454,7 +580,7 @@ extern "C" fn fill(cpu: *mut Cpu, frame: *const Frame, address: u64, what: u32) 
 /// Called by translated code: memory behind a slot was written whose page's state is not just dirty.
 extern "C" fn wrote(cpu: *mut Cpu, frame: *const Frame, slot: u32) -> u32 {
     let (cpu, frame) = sys::lent(cpu, frame);
-    let state = frame.slots[slot as usize % SLOTS].get().state;
+    let state = frame.slots[SlotNumber::at(slot)].get().state;
     let page = state.wrapping_sub(frame.states.get()) as usize;
     if page >= cpu.memory.pages().len() {
         return 0;
