@@ -355,6 +355,14 @@ impl Asm {
         }
     }
 
+    /// Fills up with NOPs, if need be, so that the `count` bytes that come after `ahead` others lie in
+    /// one aligned cell of eight.
+    pub(crate) fn within_eight(&mut self, ahead: u32, count: u32) {
+        if (self.here() + ahead) % 8 + count > 8 {
+            self.align(8, ahead);
+        }
+    }
+
     /// One instruction of so many bytes, at most 8, that does nothing.
     pub(crate) fn nop(&mut self, bytes: usize) {
         /// The recommended multi-byte NOPs (SDM 2B, NOP).

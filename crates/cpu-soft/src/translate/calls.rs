@@ -6,24 +6,25 @@ use std::mem::offset_of;
 use super::asm::host::{R15, RAX, RCX, RSP};
 use super::asm::{Asm, Hole, Mem, alu, cc, frame};
 use super::frame::{
-    BASE, CALL_SITE, FLAGS, KEPT, SPARE_CALL, Site, Slot, SlotNumber, TARGET_TABLE, TARGETS,
-    Target, reason, salt,
+    BASE, CALL_SITE, FLAGS, KEPT, SPARE_CALL, Site, Slot, SlotNumber, TARGET_BITS, TARGET_SCALE,
+    TARGET_TABLE, Target, reason, salt,
 };
 use super::stubs::{Look, Stubs, Want};
 
 /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there; otherwise
-/// RCX tells its place. RAX is salted then.
+/// RCX tells its place. RAX is salted then, and must be when it is jumped to.
 pub(super) fn find_target(asm: &mut Asm, upper: bool) -> Hole {
     asm.alu_mem(alu::XOR, RAX, frame(salt(upper)));
     asm.mov32(RCX, RAX);
-    asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
+    asm.alu_imm(false, alu::AND, RCX, TARGET_BITS as i32);
     asm.alu_mem(alu::CMP, RAX, target(0, offset_of!(Target, key)));
     asm.jcc(cc::NE)
 }
 
 /// Jumps to what [`find_target`] found.
-pub(super) fn jump_to_found(asm: &mut Asm) {
-    asm.load(RAX, target(0, offset_of!(Target, base)));
+pub(super) fn jump_to_found(asm: &mut Asm, upper: bool) {
+    asm.alu_imm(true, alu::AND, RAX, -4096);
+    asm.alu_mem(alu::XOR, RAX, frame(salt(upper)));
     asm.store(frame(BASE), RAX);
     // jmp [host]
     asm.rm(false, &[0xff], 4, target(0, offset_of!(Target, host)));
@@ -31,7 +32,7 @@ pub(super) fn jump_to_found(asm: &mut Asm) {
 
 /// A field of the target whose place is in RCX, with `bias` bytes on the host's stack.
 pub(super) fn target(bias: usize, field: usize) -> Mem {
-    Mem { base: RSP, index: Some((RCX, 3)), disp: (bias + TARGET_TABLE + field) as i32 }
+    Mem { base: RSP, index: Some((RCX, TARGET_SCALE)), disp: (bias + TARGET_TABLE + field) as i32 }
 }
 
 /// The routines of one half of the address space, for users or for supervisors.
@@ -136,7 +137,7 @@ fn call(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> u32 {
     push(asm, stubs, stack, 0);
     asm.load(RAX, frame(KEPT + 8));
     let unknown = find_target(asm, upper);
-    jump_to_found(asm);
+    jump_to_found(asm, upper);
     asm.land(unknown);
     resolve(asm, stubs, upper, reason::CALL << 24);
     here
@@ -155,7 +156,7 @@ fn ret(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> (u32, u3
     asm.load(RAX, Mem { base: RAX, index: Some((R15, 0)), disp: 0 });
     let unknown = find_target(asm, upper);
     asm.lea(R15, Mem::at(R15, 8));
-    jump_to_found(asm);
+    jump_to_found(asm, upper);
     asm.land(unknown);
     resolve(asm, stubs, upper, reason::RETURN << 24 | 8);
     (with_flags, here)

@@ -201,15 +201,15 @@ impl Emitter<'_> {
         self.count = items.len() as u32;
         let live = first.live_in != 0;
         let mut entries = Entries::default();
-        // The entry proper begins a line of 16 bytes; what stands before it has a known length. When
+        // What may be patched lies in eight bytes that are written at once. When
         // the block is overwritten nothing is linked to it any more, but its first entry is known.
         if live {
-            self.asm.align(16, 7);
+            self.asm.align(8, 7);
             entries.saved = self.asm.here();
             self.restore_now();
             entries.patch = self.asm.here();
         } else {
-            self.asm.align(16, 5);
+            self.asm.align(8, 5);
             entries.saved = self.asm.here();
             self.asm.nop(5);
             entries.patch = entries.saved;
@@ -362,7 +362,7 @@ impl Emitter<'_> {
 
     /// A patchable jump to the block at `target` of this page.
     fn link(&mut self, target: u32, page: usize) {
-        self.asm.align(4, 1);
+        self.asm.within_eight(1, 4);
         let at = self.asm.jmp();
         self.cold.push(Cold::Link { at, target, page, saved: !self.flags.host });
     }
@@ -394,7 +394,7 @@ impl Emitter<'_> {
             Way::Branch(site, why) => self.jump_indirect(site, why),
             Way::Onward => {
                 let at = self.find_target();
-                calls::jump_to_found(self.asm);
+                calls::jump_to_found(self.asm, self.kind.upper);
                 self.asm.land(at);
                 self.asm.load(RAX, frame(BASE));
                 self.asm.lea(RAX, Mem::at(RAX, 4096));
@@ -416,14 +416,14 @@ impl Emitter<'_> {
     pub(super) fn jump_indirect(&mut self, site: Site, reason: u32) {
         let at = self.find_target();
         self.cold.push(Cold::Unknown { at, site, reason, pop: 0 });
-        calls::jump_to_found(self.asm);
+        calls::jump_to_found(self.asm, self.kind.upper);
     }
 
     /// A conditional branch to `target`, an offset from the start of this page.
     pub(super) fn branch(&mut self, condition: u8, target: i64, site: Site) {
         self.need_host();
         if (0..4096).contains(&target) {
-            self.asm.align(4, 2);
+            self.asm.within_eight(2, 4);
             let at = self.asm.jcc(condition);
             let (target, page) = (target as u32, self.page);
             self.cold.push(Cold::Link { at, target, page, saved: false });

@@ -22,12 +22,9 @@ pub(crate) const IN_FRAME: u8 = 0xff;
 pub(crate) const HOME: [u8; 16] =
     [RBX, RBP, RDX, R10, R15, R11, RSI, RDI, R8, R9, IN_FRAME, IN_FRAME, R12, R13, R14, IN_FRAME];
 
-/// Of the slots for one base register, code in different places uses different ones: it is after
-/// different things.
-const SLOTS_OF_BASE: usize = 4;
 /// Slots of operands relative to RIP, and of those without a base register.
-const SLOTS_OF_RIP: usize = 16;
-const FIRST_OF_RIP: usize = 16 * SLOTS_OF_BASE;
+const SLOTS_OF_RIP: usize = 8;
+const FIRST_OF_RIP: usize = 16;
 const FIRST_OF_FS: usize = FIRST_OF_RIP + SLOTS_OF_RIP;
 /// Where the host's address of a page of guest memory is remembered, in a bank: for the base
 /// registers, for code and plain addresses, for FS and GS, and for who asks the TLB each time.
@@ -40,15 +37,14 @@ pub(crate) const BANKS: usize = 2;
 pub(crate) struct SlotNumber(usize);
 
 impl SlotNumber {
-    /// The slot of a base register, for code at a place that is told by any number.
-    pub(crate) const fn of_base(user: bool, base: u8, place: u32) -> Self {
-        let which = if base as usize == gpr::RSP { 0 } else { place as usize % SLOTS_OF_BASE };
-        Self::in_bank(user, base as usize * SLOTS_OF_BASE + which)
+    /// The slot of a base register.
+    pub(crate) const fn of_base(user: bool, base: u8) -> Self {
+        Self::in_bank(user, base as usize)
     }
 
     /// The stack pointer's slot.
     pub(crate) const fn of_stack(user: bool) -> Self {
-        Self::of_base(user, gpr::RSP as u8, 0)
+        Self::of_base(user, gpr::RSP as u8)
     }
 
     /// The slot of operands relative to RIP, for pages told by any number.
@@ -102,7 +98,8 @@ pub(crate) struct Slot {
     pub(crate) state: u64,
 }
 
-/// An indirect jump's target: where the block at a linear address begins.
+/// An indirect jump's target: where the block at a linear address begins. Small, because programs
+/// have thousands that they use all the time.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
@@ -110,23 +107,23 @@ pub(crate) struct Target {
     pub(crate) key: u64,
     /// Host address of the block's entry.
     pub(crate) host: u64,
-    /// Linear address of its page.
-    pub(crate) base: u64,
-    /// Makes the size a power of two.
-    pub(crate) _unused: u64,
 }
 
-/// Entries of the table of indirect jumps; a power of two. A target's place is told by bits 2 to 15 of
-/// its address: those of a page are neighbours, and functions, which begin at multiples of 16, do
-/// not crowd in a few of the host's cache lines.
+/// Entries of the table of indirect jumps; a power of two. Bits 3 to 16 of an address tell its place:
+/// targets close to each other share the host's cache lines.
 pub(crate) const TARGETS: usize = 1 << 14;
+/// The bits that tell the place.
+pub(crate) const TARGET_BITS: u32 = (TARGETS as u32 - 1) << 3;
+/// Log2 of what they are multiplied by to get an offset.
+pub(crate) const TARGET_SCALE: u8 = 1;
+const _: () = assert!(8 << TARGET_SCALE == size_of::<Target>());
 
 /// The bits of an address that salts leave alone.
-pub(crate) const SALT_BITS: u64 = 0xffff;
+pub(crate) const SALT_BITS: u64 = 0x1_ffff;
 
 /// Place of a linear address, salted or not, among the [`TARGETS`].
 pub(crate) const fn target_place(address: u64) -> usize {
-    (address >> 2) as usize & (TARGETS - 1)
+    (address >> 3) as usize & (TARGETS - 1)
 }
 
 /// A block that this processor has used: what it is known by ([`Key`](super::cache::Key), with

@@ -570,7 +570,7 @@ impl Emitter<'_> {
         let pop = 8 + more as u32;
         self.cold.push(Cold::Unknown { at, site, reason: reason::RETURN, pop });
         self.add_to_stack(8 + more);
-        calls::jump_to_found(self.asm);
+        calls::jump_to_found(self.asm, self.kind.upper);
         Some(())
     }
 }

@@ -87,16 +87,15 @@ impl Operand {
             && self.disp < i32::MAX - 16
     }
 
-    /// The slot for it, in code at `offset` of a page.
-    fn slot(&self, user: bool, page: usize, offset: u64) -> SlotNumber {
-        let spread = |number: u64| ((page as u64 ^ number << 32).wrapping_mul(SPREAD) >> 56) as u32;
-        // Code that is this far apart is after different things.
-        let by = |base| SlotNumber::of_base(user, base, spread(offset >> 9));
+    /// The slot for it, in code of a page.
+    fn slot(&self, user: bool, page: usize) -> SlotNumber {
+        // Code of a page finds its tables and variables in a few others.
+        let far = (page as u64 ^ ((self.disp >> 12) as u64) << 32).wrapping_mul(SPREAD) >> 56;
         match self.seg {
             seg::FS | seg::GS => SlotNumber::of_segment(user, self.seg),
-            _ if self.base == RIP => SlotNumber::of_rip(user, spread((self.disp >> 12) as u64)),
-            _ if self.base != ZERO => by(self.base),
-            _ if self.index != ZERO => by(self.index),
+            _ if self.base == RIP => SlotNumber::of_rip(user, far as u32),
+            _ if self.base != ZERO => SlotNumber::of_base(user, self.base),
+            _ if self.index != ZERO => SlotNumber::of_base(user, self.index),
             _ => SlotNumber::of_rip(user, (self.disp >> 12) as u32),
         }
     }
@@ -153,7 +152,7 @@ impl Emitter<'_> {
             return self.probe(operand, want, live, site);
         }
         self.clobber(live);
-        let number = operand.slot(self.kind.user, self.page, site.offset());
+        let number = operand.slot(self.kind.user, self.page);
         let direct = operand.direct();
         if let Some(address) = direct {
             self.asm.lea(RCX, address);

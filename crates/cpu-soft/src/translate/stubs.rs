@@ -9,7 +9,7 @@ use super::emit::Kind;
 use super::frame::{
     BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK,
     IN_FRAME, KINDS, LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE,
-    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, TABLE, TARGETS, Target, USED, USED_BITS,
+    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, TABLE, TARGET_BITS, Target, USED, USED_BITS,
     USED_SPREAD, Used, XMM_MISSING, cpu_register, reason, register, salt,
 };
 use crate::mem::{ENTRIES, Entry};
@@ -376,12 +376,11 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.load(RAX, frame(8 + SPARE));
     asm.alu_mem(alu::XOR, RAX, frame(8 + salt(upper)));
     asm.mov32(RCX, RAX);
-    asm.alu_imm(false, alu::AND, RCX, 4 * (TARGETS as i32 - 1));
+    asm.alu_imm(false, alu::AND, RCX, TARGET_BITS as i32);
     asm.store(target(8, offset_of!(Target, key)), RAX);
     asm.store(target(8, offset_of!(Target, host)), RDX);
     asm.load(RAX, frame(8 + SPARE));
     asm.alu_imm(true, alu::AND, RAX, -4096);
-    asm.store(target(8, offset_of!(Target, base)), RAX);
     asm.store(frame(8 + BASE), RAX);
     asm.shift(true, 5, RAX, 12);
     asm.alu_imm(false, alu::AND, RAX, PAGE_MARKS as i32 - 1);

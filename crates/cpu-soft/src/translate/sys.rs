@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
@@ -64,7 +64,13 @@ impl Drop for Mapping {
 pub(crate) struct CodeMemory {
     write: Mapping,
     run: Mapping,
+    /// A bit for each page that the mapping to write may have, and how many these are.
+    written: Box<[AtomicU64]>,
+    count: AtomicUsize,
 }
+
+/// Most pages that are mapped to be written: the host counts a page once for each mapping.
+const MOST_WRITTEN: usize = 512;
 
 impl CodeMemory {
     /// `len` bytes, taken from the host as they are touched.
@@ -80,6 +86,8 @@ impl CodeMemory {
         Ok(Self {
             write: map(ProtFlags::READ | ProtFlags::WRITE)?,
             run: map(ProtFlags::READ | ProtFlags::EXEC)?,
+            written: (0..len.div_ceil(PAGE * 64)).map(|_| AtomicU64::new(0)).collect(),
+            count: AtomicUsize::new(0),
         })
     }
 
@@ -94,11 +102,35 @@ impl CodeMemory {
         if offset.checked_add(code.len()).is_none_or(|end| end > self.write.len) {
             return;
         }
+        for page in offset / PAGE..(offset + code.len()).div_ceil(PAGE) {
+            self.will_write(page);
+        }
         // SAFETY: within the mapping, as just checked; the two do not overlap.
         unsafe {
             let to = self.write.start.as_ptr().add(offset);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
+    }
+
+    /// A page will be written. When there are many such, the host takes the mapping's pages back: what
+    /// they hold stays in the file, and the next access maps them again. Callers take turns.
+    fn will_write(&self, page: usize) {
+        let Some(bits) = self.written.get(page / 64) else { return };
+        let bit = 1 << (page % 64);
+        if bits.load(Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        if self.count.load(Ordering::Relaxed) >= MOST_WRITTEN {
+            // SAFETY: the whole mapping, which is a shared one of a file: nothing is lost.
+            let _ = unsafe {
+                let start = self.write.start.as_ptr().cast();
+                rustix::mm::madvise(start, self.write.len, rustix::mm::Advice::LinuxDontNeed)
+            };
+            self.written.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+            self.count.store(0, Ordering::Relaxed);
+        }
+        bits.fetch_or(bit, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The data of a link at `offset`.
@@ -111,7 +143,7 @@ impl CodeMemory {
         // SAFETY: within the mapping, as just checked; the bytes were written before code that leads
         // to them could run.
         unsafe {
-            let from = self.write.start.as_ptr().add(offset as usize);
+            let from = self.run.start.as_ptr().add(offset as usize);
             std::ptr::copy_nonoverlapping(from, words.as_mut_ptr().cast(), LinkData::BYTES);
         }
         let [site, page, place] = words.map(u32::from_le_bytes);
@@ -129,6 +161,7 @@ impl CodeMemory {
     /// Replaces `bytes.len()` (at most 8) bytes at `offset` at once. They lie in one aligned cell
     /// of 8 bytes.
     pub(crate) fn patch(&self, offset: u32, bytes: &[u8]) {
+        self.will_write(offset as usize / PAGE);
         let cell = self.cell(offset);
         let mut content = cell.load(Ordering::Relaxed).to_le_bytes();
         let first = (offset & 7) as usize;
@@ -142,6 +175,8 @@ impl CodeMemory {
 /// Bytes of stack below the frame: for functions that translated code calls, and for signals.
 const STACK: usize = 1 << 20;
 const PAGE: usize = 4096;
+/// Bytes of a huge page of an x86-64 host.
+const HUGE: usize = 2 << 20;
 /// Bytes of the frame, in whole pages.
 const FRAME: usize = size_of::<Frame>().next_multiple_of(PAGE);
 
@@ -149,12 +184,15 @@ const FRAME: usize = size_of::<Frame>().next_multiple_of(PAGE);
 #[derive(Debug)]
 pub(crate) struct FrameMemory {
     map: Mapping,
+    /// Where in it the stack begins.
+    stack: usize,
 }
 
 impl FrameMemory {
     /// A frame, all zero.
     pub(crate) fn new() -> io::Result<Self> {
-        let len = PAGE + STACK + FRAME + 2 * PAGE;
+        const { assert!(STACK + FRAME + 2 * PAGE <= HUGE) };
+        let len = 2 * HUGE + PAGE;
         // SAFETY: a new mapping, wherever the host likes.
         let pointer = unsafe {
             mmap_anonymous(
@@ -165,19 +203,27 @@ impl FrameMemory {
             )
         }?;
         let map = Mapping::new(pointer, len)?;
-        // SAFETY: the first page of the mapping, which nothing uses: a stack that grows too far
-        // ends the process there.
-        unsafe { mprotect(pointer, PAGE, MprotectFlags::empty()) }?;
-        Ok(Self { map })
+        // The stack begins a huge page, which all of this lies in when the host has one: translated
+        // code is here all the time.
+        let stack = (map.start.as_ptr().addr() + PAGE).next_multiple_of(HUGE);
+        let stack = stack - map.start.as_ptr().addr();
+        // SAFETY: within the mapping, which nothing uses: it is as long as two huge pages and what
+        // stands before the first. A stack that grows too far ends the process in the page before.
+        unsafe {
+            let start: *mut std::ffi::c_void = map.start.as_ptr().add(stack).cast();
+            let _ = rustix::mm::madvise(start, HUGE, rustix::mm::Advice::LinuxHugepage);
+            mprotect(map.start.as_ptr().add(stack - PAGE).cast(), PAGE, MprotectFlags::empty())?;
+        }
+        Ok(Self { map, stack })
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
-        self.map.start.as_ptr().wrapping_add(offset)
+        self.map.start.as_ptr().wrapping_add(self.stack + offset)
     }
 
     /// The frame.
     pub(crate) fn frame(&self) -> *const Frame {
-        self.at(PAGE + STACK).cast_const().cast()
+        self.at(STACK).cast_const().cast()
     }
 
     /// The flag that makes translated code come out.
@@ -189,8 +235,8 @@ impl FrameMemory {
 
     /// Host address of a page that nobody reads, and of the state byte of a page that was written.
     pub(crate) fn sink(&self) -> (u64, u64) {
-        let sink = self.at(PAGE + STACK + FRAME);
-        let state = self.at(PAGE + STACK + FRAME + PAGE);
+        let sink = self.at(STACK + FRAME);
+        let state = self.at(STACK + FRAME + PAGE);
         // SAFETY: both are pages of the mapping that hold nothing else.
         unsafe { state.write(riad_memory::PageState::DIRTY) };
         (sink.expose_provenance() as u64, state.expose_provenance() as u64)

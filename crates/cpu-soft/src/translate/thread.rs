@@ -187,7 +187,7 @@ impl Thread {
 
     /// A target that no address has.
     fn no_target(&self) -> Target {
-        Target { key: self.nowhere, host: 0, base: self.nowhere, _unused: 0 }
+        Target { key: self.nowhere, host: 0 }
     }
 
     /// The mark of the page at `address`: whether it may have targets.
@@ -204,9 +204,7 @@ impl Thread {
         // Others that share the mark may still have some: it stays.
         let first = target_place(page);
         for target in &self.frame().targets[first..first + target_place(4096)] {
-            if target.get().base == page {
-                target.set(self.no_target());
-            }
+            target.set(self.no_target());
         }
     }
 
@@ -319,7 +317,7 @@ impl Thread {
         };
         let address = self.cache.address(entries.saved);
         let base = rip & !0xfff;
-        self.frame().targets[place].set(Target { key: salted, host: address, base, _unused: 0 });
+        self.frame().targets[place].set(Target { key: salted, host: address });
         used.set(Used { key: key.number() | USED_MARK, host: address });
         self.mark(base).set(1);
         if link != 0 {
