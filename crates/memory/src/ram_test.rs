@@ -31,6 +31,30 @@ fn nothing_outside_ram_can_be_reached() {
     assert!(ram.page(Gpa(0x11fff)).is_some());
 }
 
+/// What runs off an end of RAM by some mistake meets no other memory of the process.
+#[cfg(target_os = "linux")]
+#[test]
+fn ram_lies_between_guards() {
+    let ram = two_regions();
+    let first = ram.page(Gpa(0)).unwrap().host.addr();
+    let end = first + 0x6000;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let rights = |at: usize| {
+        maps.lines().find_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (from, to) = range.split_once('-')?;
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            (number(from)?..number(to)?).contains(&at).then(|| rest[..3].to_owned())
+        })
+    };
+    assert_eq!(rights(first).as_deref(), Some("rw-"));
+    assert_eq!(rights(end - 1).as_deref(), Some("rw-"));
+    let guard = crate::sys::GUARD;
+    for outside in [first - guard, first - 1, end, end + guard - 1] {
+        assert_eq!(rights(outside).as_deref(), Some("---"), "{outside:#x}");
+    }
+}
+
 #[test]
 fn writes_are_dirty_and_end_decoded_code() {
     let ram = two_regions();

@@ -6,7 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// A memory file, mapped shared, readable and writable.
+/// Bytes before and behind a mapping at which nothing lies that could be read or written: whoever runs
+/// off an end ends the process instead of meeting memory of the host's.
+/// A multiple of what huge pages are aligned to.
+pub(crate) const GUARD: usize = 2 << 20;
+
+/// A memory file, mapped shared, readable and writable, with a guard at each end.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: *mut u8,
@@ -24,18 +29,31 @@ impl Mapping {
     pub(crate) fn new(len: usize) -> std::io::Result<Self> {
         let file = rustix::fs::memfd_create("riad-guest-memory", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
-        // SAFETY: a fresh shared mapping at an address the kernel picks touches nothing of ours.
-        let base = unsafe {
+        let whole = Self::whole(len).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a fresh mapping at an address the kernel picks touches nothing of ours; nothing can
+        // be done with it.
+        let start = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)?
+        };
+        let mapping = Self { base: start.cast::<u8>().wrapping_add(GUARD), len, file };
+        // SAFETY: replaces the middle of the mapping just made, which nobody else knows of.
+        unsafe {
             rustix::mm::mmap(
-                std::ptr::null_mut(),
+                mapping.base.cast(),
                 len.max(1),
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &file,
+                MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED,
+                &mapping.file,
                 0,
             )?
         };
-        Ok(Self { base: base.cast(), len, file })
+        Ok(mapping)
+    }
+
+    /// Bytes of a mapping with its guards, which are whole pages.
+    fn whole(len: usize) -> Option<usize> {
+        len.max(1).checked_next_multiple_of(4096)?.checked_add(2 * GUARD)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,7 +76,10 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: this is the mapping made in `new`; nothing outlives the `GuestMemory` that owns it.
         // A failure leaves the mapping in place, which harms nothing.
-        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len.max(1)) };
+        let _ = unsafe {
+            let whole = Self::whole(self.len).unwrap_or_default();
+            rustix::mm::munmap(self.base.wrapping_sub(GUARD).cast(), whole)
+        };
     }
 }
 
