@@ -78,8 +78,10 @@ impl Cpu {
         let mut look_at_clock = 0;
         loop {
             // Somebody called, or the timer's register was written: the timer may be due, and
-            // translated code that does not count must be called out when it is.
-            if self.local.heard() || self.timer_touched && !self.counted {
+            // translated code that does not count must be called out when it is. Where instructions
+            // are counted, only they decide: the code cache calls too, when it makes room.
+            let heard = self.local.heard();
+            if !self.counted && (heard || self.timer_touched) {
                 look_at_clock = 0;
             }
             if self.retired >= end {

@@ -117,6 +117,12 @@ pub(crate) fn class(i: &Instruction, vector: bool, pure: bool) -> Class {
         _ => Class::Interpret,
     };
     match class {
+        // Offsets from the page's start are written down in 32 bits.
+        Class::Branch | Class::Jump | Class::Call
+            if i32::try_from(i.near_branch64() as i64).is_err() =>
+        {
+            Class::Interpret
+        }
         Class::Nothing | Class::HighByte => class,
         Class::Same if has_high_byte(i) => Class::High,
         _ if has_high_byte(i) => Class::Interpret,

@@ -517,7 +517,7 @@ extern "C" fn interpret(cpu: *mut Cpu, frame: *const Frame, op: *const Op, site:
     let op = sys::op(op);
     let kind = cpu.code_kind();
     let rip = frame.base.get() + Site(site).offset();
-    let next = rip + u64::from(op.len);
+    let next = rip.wrapping_add(u64::from(op.len));
     set_status(&mut cpu.flags, frame.flags.get());
     cpu.this_rip = rip;
     cpu.set_rip(next);

@@ -449,6 +449,94 @@ fn code_without_end_fits_the_least_cache() {
 }
 
 #[test]
+fn the_clock_moves_by_instructions_alone_while_the_code_cache_makes_room() {
+    // Found by the fuzz target `translate`: a cache that begins another segment calls processors
+    // out, and these then told the clock of instructions earlier than the interpreter does.
+    const FROM: u64 = 0x50_0000;
+    const PLACES: u32 = 0x20_0000 / 256;
+    const ADDS: usize = 40;
+    let mut guest = Guest::long_with_cache(LEAST_CODE_CACHE);
+    // ADD EBX, 1; RET.
+    let code = [[0x83, 0xc3, 1].repeat(ADDS), vec![0xc3]].concat();
+    for place in 0..u64::from(PLACES) {
+        guest.memory.write(Gpa(FROM + place * 256), &code).expect("RAM");
+    }
+    // R12: steps of another size than the first, which R13 has. R10: steps.
+    guest.program(|a| {
+        let (mut place, mut next) = (a.create_label(), a.create_label());
+        a.mov(r15d, PLACES)?;
+        a.mov(edi, FROM as u32)?;
+        a.rdtsc()?;
+        a.mov(r14d, eax)?;
+        a.set_label(&mut place)?;
+        a.call(rdi)?;
+        a.add(edi, 256)?;
+        a.rdtsc()?;
+        a.mov(ecx, eax)?;
+        a.sub(ecx, r14d)?;
+        a.je(next)?;
+        a.mov(r14d, eax)?;
+        a.inc(r10d)?;
+        a.test(r13d, r13d)?;
+        a.cmove(r13d, ecx)?;
+        a.cmp(ecx, r13d)?;
+        a.je(next)?;
+        a.inc(r12d)?;
+        a.set_label(&mut next)?;
+        a.dec(r15d)?;
+        a.jne(place)
+    });
+    guest.finishes();
+    assert_eq!(guest.rbx(), u64::from(PLACES) * ADDS as u64);
+    assert!(guest.state.gpr[10] > 100, "the clock hardly moves");
+    assert_eq!(guest.state.gpr[12], 0, "it moved by something else than {}", guest.state.gpr[13]);
+}
+
+#[test]
+fn an_instruction_for_the_interpreter_is_the_last_there_is() {
+    // Found by the fuzz target `translate`. Behind the last address comes the first.
+    const TOP: u64 = 0xffff_ffff_ffff_f000;
+    const AT: u64 = 0x70_0000;
+    for mut guest in both(1) {
+        guest.tables.map(TOP, AT | P | RW);
+        // INC R8D; CPUID.
+        guest.memory.write(Gpa(AT + 0xffb), &[0x41, 0xff, 0xc0, 0x0f, 0xa2]).expect("RAM");
+        guest.code(0, 64, stop);
+        guest.state.rip = TOP + 0xffb;
+        assert_eq!(go(&mut guest), None);
+        assert_eq!(guest.state.gpr[8], 1);
+    }
+}
+
+#[test]
+fn a_branch_over_nearly_two_gigabytes_goes_where_it_says() {
+    // Found by the fuzz target `translate`: counted from the start of its page, the way is longer
+    // than 31 bits can say.
+    const FROM: u64 = 0x70_0000;
+    const AT: u64 = FROM + 0xe00;
+    // CALL, JMP, JE.
+    for opcode in [&[0xe8][..], &[0xe9], &[0x0f, 0x84]] {
+        for mut guest in both(1) {
+            let distance = i32::MAX - 0x100;
+            let next = AT + 3 + opcode.len() as u64 + 4;
+            let to = next + distance as u64;
+            guest.tables.map(to & !0xfff, 0x72_0000 | P | RW);
+            guest.tables.map((to & !0xfff) + 0x1000, 0x72_1000 | P | RW);
+            // XOR EAX, EAX, which sets ZF, and the branch.
+            let code = [&[0x40, 0x31, 0xc0][..], opcode, &distance.to_le_bytes()].concat();
+            guest.memory.write(Gpa(AT), &code).expect("RAM");
+            guest.code(0x72_0000 + (to & 0xfff), 64, |a| {
+                a.inc(r9d)?;
+                stop(a)
+            });
+            guest.state.rip = AT;
+            assert_eq!(go(&mut guest), None, "{opcode:x?}");
+            assert_eq!(guest.state.gpr[9], 1);
+        }
+    }
+}
+
+#[test]
 fn generations_that_come_again_bring_no_targets_back() {
     // The TLB numbers address spaces in twelve bits, and begins anew when they are used up. Where an
     // indirect branch led is known by that number, and must not be believed the next time round:

@@ -256,6 +256,13 @@ impl Guest {
         Self::with(count, Arc::new(clock()), Arc::new(HostClock::new()), options).into_long()
     }
 
+    /// As [`long`](Self::long), with so many bytes for translated code.
+    pub(crate) fn long_with_cache(code_cache: usize) -> Self {
+        let clock = Arc::new(clock());
+        let options = Options { code_cache, ..Options::default() };
+        Self::with(1, clock.clone(), clock, options).into_long()
+    }
+
     fn into_long(self) -> Self {
         let mut guest = self;
         for page in (0..RAM).step_by(4096) {
