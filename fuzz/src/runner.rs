@@ -8,11 +8,15 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::Target;
 use crate::cases::Cases;
-use crate::worker::{self, Share};
+use crate::worker::{self, Progress, Share};
+
+/// How often a run tells how far it is.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// How much to run.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub fn depths(target: &'static Target, seed: u64, cases: u64) -> Vec<u64> {
 pub struct Outcome {
     /// Cases that ran.
     pub cases: u64,
+    /// How deep all of them got, in the target's unit.
+    pub depth: u64,
     /// Cases that failed, as they were kept.
     pub failures: Vec<PathBuf>,
 }
@@ -59,14 +65,24 @@ pub fn run(target: &'static Target, plan: &Plan) -> io::Result<Outcome> {
     let mut jobs = Vec::new();
     for index in 0..plan.jobs {
         let progress = directory.path().join(index.to_string());
-        fs::write(&progress, [0; 8])?;
+        fs::write(&progress, Progress::default().bytes())?;
         jobs.push((start_job(target, plan, index, &progress)?, progress));
     }
+    let files: Vec<PathBuf> = jobs.iter().map(|(_, progress)| progress.clone()).collect();
+    let (done, wait) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        while wait.recv_timeout(REPORT) == Err(RecvTimeoutError::Timeout) {
+            let told: Vec<_> = files.iter().filter_map(|file| Progress::read(file).ok()).collect();
+            let (cases, depth) = sum(&told);
+            println!("{}", line(target, cases, depth, start, "so far"));
+        }
+    });
     let mut outcome = Outcome::default();
     for (child, progress) in jobs {
         let output = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        outcome.cases += said.trim().parse::<u64>().unwrap_or(0);
+        let told = Progress::read(&progress)?;
+        outcome.cases += told.cases;
+        outcome.depth = outcome.depth.saturating_add(told.depth);
         if output.status.success() {
             continue;
         }
@@ -80,26 +96,35 @@ pub fn run(target: &'static Target, plan: &Plan) -> io::Result<Outcome> {
             (Some(code), _) => format!("ends the process with status {code}"),
             (None, signal) => format!("ends the process with signal {}", signal.unwrap_or(0)),
         };
-        let number = fs::read(&progress)?;
-        let number = number.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let number = told.number;
         let path = keep(target, &Cases::new(target, plan.seed).case(number))?;
         println!("{}: case {number} of seed {} {why}", target.name, plan.seed);
         println!("    {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "\n    "));
         println!("    cargo xtask fuzz {} --replay {}", target.name, path.display());
-        outcome.cases += number / plan.jobs;
         outcome.failures.push(path);
     }
-    let took = start.elapsed().as_secs_f64();
-    println!(
-        "{:14} {:>10} cases {:7.1} s {:>9.0} cases/s  {}",
-        target.name,
-        outcome.cases,
-        took,
-        outcome.cases as f64 / took.max(0.001),
-        if outcome.failures.is_empty() { "ok" } else { "FAILED" },
-    );
+    drop(done);
+    let verdict = if outcome.failures.is_empty() { "ok" } else { "FAILED" };
+    println!("{}", line(target, outcome.cases, outcome.depth, start, verdict));
     io::stdout().flush()?;
     Ok(outcome)
+}
+
+fn sum(told: &[Progress]) -> (u64, u64) {
+    told.iter().fold((0, 0), |(cases, depth), told| {
+        (cases + told.cases, u64::saturating_add(depth, told.depth))
+    })
+}
+
+/// A line of the report.
+fn line(target: &Target, cases: u64, depth: u64, start: Instant, verdict: &str) -> String {
+    let took = start.elapsed().as_secs_f64();
+    format!(
+        "{:14} {cases:>10} cases {took:7.1} s {:>9.0} cases/s {depth:>12} {:12}  {verdict}",
+        target.name,
+        cases as f64 / took.max(0.001),
+        target.unit,
+    )
 }
 
 fn start_job(target: &Target, plan: &Plan, index: u64, progress: &Path) -> io::Result<Child> {
@@ -131,7 +156,7 @@ pub fn job(arguments: &[String]) -> Result<(), String> {
         end: number(cases)?,
         time: Duration::from_millis(number(millis)?),
     };
-    println!("{}", worker::work(target, number(seed)?, share, Path::new(progress)));
+    worker::work(target, number(seed)?, share, Path::new(progress));
     Ok(())
 }
 

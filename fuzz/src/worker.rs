@@ -46,6 +46,8 @@ impl Panics {
         let panics = Arc::new(Self::default());
         let heard = Arc::clone(&panics);
         panic::set_hook(Box::new(move |info| {
+            // At once: one that cannot unwind ends the process.
+            eprintln!("{info}");
             heard.lock().push(info.to_string());
         }));
         panics
@@ -61,15 +63,47 @@ impl Panics {
 }
 
 /// Runs one case; what it says when it panics.
-fn run_case(target: &Target, bytes: &[u8], panics: &Panics) -> Result<(), String> {
+fn run_case(target: &Target, bytes: &[u8], panics: &Panics) -> Result<u64, String> {
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(bytes)));
     let words = panics.take();
-    if outcome.is_ok() && words.is_empty() { Ok(()) } else { Err(words.join("\n")) }
+    match outcome {
+        Ok(depth) if words.is_empty() => Ok(depth),
+        _ => Err(words.join("\n")),
+    }
 }
 
-/// Runs a share of cases and tells how many there were. The number of the one that runs is kept in
-/// `progress`, for whoever finds this process dead. Does not return when a case fails.
-pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &Path) -> u64 {
+/// How far a process is, as it keeps it for whoever looks, or finds it dead.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// The number of the case that runs.
+    pub(crate) number: u64,
+    /// Cases that ran, and how deep all of them got.
+    pub(crate) cases: u64,
+    pub(crate) depth: u64,
+}
+
+impl Progress {
+    pub(crate) fn bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        for (eight, word) in bytes.chunks_exact_mut(8).zip([self.number, self.cases, self.depth]) {
+            eight.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn read(path: &Path) -> std::io::Result<Self> {
+        let bytes = std::fs::read(path)?;
+        let mut words = bytes
+            .chunks_exact(8)
+            .map(|eight| eight.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight)));
+        let mut next = || words.next().unwrap_or(0);
+        Ok(Self { number: next(), cases: next(), depth: next() })
+    }
+}
+
+/// Runs a share of cases. How far it is stands in the file `progress`. Does not return when a case
+/// fails.
+pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &Path) {
     let limit = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
     if setrlimit(Resource::As, limit).is_err() {
         eprintln!("the memory of the fuzzing process cannot be limited");
@@ -79,24 +113,26 @@ pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &
     let panics = Panics::listen();
     let start = Instant::now();
     let began = watch(start);
-    let mut count = 0;
-    let mut number = share.first;
-    while number < share.end && start.elapsed() < share.time {
+    let mut so_far = Progress { number: share.first, ..Progress::default() };
+    let tell = |so_far: Progress| {
         if let Some(file) = &file {
             // Losing it costs a hint and nothing else.
-            let _ = file.write_all_at(&number.to_le_bytes(), 0);
+            let _ = file.write_all_at(&so_far.bytes(), 0);
         }
+    };
+    while so_far.number < share.end && start.elapsed() < share.time {
+        tell(so_far);
         began.store(nanos(start) | 1, Ordering::Relaxed);
-        let outcome = run_case(target, &cases.case(number), &panics);
+        let outcome = run_case(target, &cases.case(so_far.number), &panics);
         began.store(0, Ordering::Relaxed);
-        if let Err(words) = outcome {
-            eprintln!("{words}");
-            process::exit(PANICS);
+        match outcome {
+            Ok(depth) => so_far.depth = so_far.depth.saturating_add(depth),
+            Err(_) => process::exit(PANICS),
         }
-        count += 1;
-        number = number.saturating_add(share.step);
+        so_far.cases += 1;
+        so_far.number = so_far.number.saturating_add(share.step);
     }
-    count
+    tell(so_far);
 }
 
 /// Runs the one case in `bytes`, with what it says on the terminal.
@@ -105,7 +141,7 @@ pub(crate) fn replay(target: &Target, bytes: &[u8]) -> Result<(), String> {
     let began = watch(start);
     began.store(nanos(start) | 1, Ordering::Relaxed);
     let panics = Panics::listen();
-    run_case(target, bytes, &panics)
+    run_case(target, bytes, &panics).map(drop)
 }
 
 /// Ends the process when a case takes too long. The case's beginning, in nanoseconds since `start`,

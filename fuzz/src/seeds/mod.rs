@@ -4,3 +4,4 @@ pub mod archive;
 pub mod code;
 pub mod kernels;
 pub mod openpgp;
+pub mod user;

@@ -18,6 +18,7 @@ use crate::input::Input;
 pub(super) const GUEST_SAYS: Target = Target {
     name: "agent-to-host",
     what: "frames from a guest, as the host decodes them",
+    unit: "steps",
     run: guest_says,
     seeds: guest_seeds,
     generate: None,
@@ -28,6 +29,7 @@ pub(super) const GUEST_SAYS: Target = Target {
 pub(super) const HOST_SAYS: Target = Target {
     name: "agent-to-guest",
     what: "frames from the host, as the agent decodes them",
+    unit: "steps",
     run: host_says,
     seeds: host_seeds,
     generate: None,
@@ -38,6 +40,7 @@ pub(super) const HOST_SAYS: Target = Target {
 pub(super) const SESSION: Target = Target {
     name: "agent-session",
     what: "a command's session and the event channel, with a guest that says anything",
+    unit: "steps",
     run: session,
     seeds: session_seeds,
     generate: None,

@@ -22,6 +22,7 @@ use crate::random::Random;
 pub(super) const BOARD: Target = Target {
     name: "board",
     what: "ports and registers of the whole board, and its saved state",
+    unit: "steps",
     run: |bytes| run(bytes, false),
     seeds: probes,
     generate: Some(|random| accesses(random, false)),
@@ -32,6 +33,7 @@ pub(super) const BOARD: Target = Target {
 pub(super) const PCI: Target = Target {
     name: "pci",
     what: "PCI configuration, BARs and what is behind them",
+    unit: "steps",
     run: |bytes| run(bytes, true),
     seeds: no_seeds,
     generate: Some(|random| accesses(random, true)),
@@ -42,6 +44,7 @@ pub(super) const PCI: Target = Target {
 pub(super) const LAPIC: Target = Target {
     name: "lapic",
     what: "the local APIC: registers in both modes, messages, timer",
+    unit: "steps",
     run: lapic,
     seeds: no_seeds,
     generate: None,

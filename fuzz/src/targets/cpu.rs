@@ -14,6 +14,7 @@ use crate::seeds::code;
 pub(super) const DECODE: Target = Target {
     name: "decode",
     what: "instruction bytes, in every mode",
+    unit: "instructions",
     run: decode_bytes,
     seeds: no_seeds,
     generate: Some(|random| {
@@ -29,6 +30,7 @@ pub(super) const DECODE: Target = Target {
 pub(super) const RUN: Target = Target {
     name: "cpu",
     what: "guests of random code in every mode, and the processor's saved state",
+    unit: "instructions",
     run: guest::run,
     seeds: no_seeds,
     generate: Some(make_guest),

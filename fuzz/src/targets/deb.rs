@@ -15,6 +15,7 @@ use crate::seeds::archive::{Entry, ar, gzip, tar};
 pub(super) const DEB: Target = Target {
     name: "deb",
     what: "Debian packages: ar, tar, compression, paths and links in them",
+    unit: "steps",
     run: unpack,
     seeds,
     generate: Some(make),

@@ -17,6 +17,7 @@ use crate::seeds::openpgp;
 pub(super) const PACKAGES: Target = Target {
     name: "packages",
     what: "package indexes, and the relationships in them",
+    unit: "steps",
     run: packages,
     seeds: || {
         let last = PACKAGES_FILE.windows(2).position(|two| two == b"\n\n").map_or(0, |at| at + 2);
@@ -30,6 +31,7 @@ pub(super) const PACKAGES: Target = Target {
 pub(super) const RELEASE: Target = Target {
     name: "release",
     what: "release files: clear-signed text, OpenPGP signatures, keyrings",
+    unit: "steps",
     run: release,
     seeds: || {
         vec![
@@ -48,6 +50,7 @@ pub(super) const RELEASE: Target = Target {
 pub(super) const VERSIONS: Target = Target {
     name: "versions",
     what: "package versions and their order, relationships between packages",
+    unit: "steps",
     run: versions,
     seeds: || {
         [
@@ -66,6 +69,7 @@ pub(super) const VERSIONS: Target = Target {
 pub(super) const SOURCES: Target = Target {
     name: "sources",
     what: "the host's apt configuration: sources and settings",
+    unit: "steps",
     run: sources,
     seeds: || {
         [

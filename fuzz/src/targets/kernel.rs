@@ -12,6 +12,7 @@ use crate::seeds::kernels;
 pub(super) const KERNEL: Target = Target {
     name: "kernel",
     what: "kernel images: bzImage, ELF with a PVH note, Multiboot, and their compressions",
+    unit: "steps",
     run: load,
     seeds: kernels::all,
     generate: None,
@@ -36,6 +37,7 @@ pub(super) const KERNEL: Target = Target {
 pub(super) const MODULE: Target = Target {
     name: "module",
     what: "kernel modules, as far as the image builder reads them",
+    unit: "steps",
     run: |bytes| {
         let _ = elf_section(bytes, ".modinfo");
         module_info(bytes, "depends").is_some().into()

@@ -17,6 +17,8 @@ pub struct Target {
     pub name: &'static str,
     /// What it reads, for people.
     pub what: &'static str,
+    /// What [`run`](Self::run) counts.
+    pub unit: &'static str,
     /// Reads one case. Must return, whatever it is given; a panic is a finding. Tells how far the
     /// case got, in a unit of the target's own: what the generators and seeds are judged by. 0 is
     /// a case refused at the door.

@@ -38,7 +38,8 @@ const fn target(
     run: fn(&[u8]) -> u64,
     generate: fn(&mut Random) -> Vec<u8>,
 ) -> Target {
-    Target { name, what, run, seeds: no_seeds, generate: Some(generate), words: &[] }
+    let seeds = no_seeds;
+    Target { name, what, unit: "steps", run, seeds, generate: Some(generate), words: &[] }
 }
 
 /// Bytes of guest memory.
