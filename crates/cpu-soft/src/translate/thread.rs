@@ -450,7 +450,7 @@ impl Thread {
             reason::MOVED | reason::JUMP => site.left().saturating_sub(1),
             _ => {
                 if reason != reason::FAULT {
-                    cpu.set_rip(frame.base.get() + site.offset());
+                    cpu.set_rip(frame.base.get().wrapping_add(site.offset()));
                 }
                 site.left()
             }
