@@ -55,6 +55,10 @@ pub(super) fn settled(side: &mut Side, start: &Start, most: u64, same_time: bool
             continue;
         };
         if side.vcpu.cpu.rip().wrapping_sub(at::HANDLERS) < 0x1000 {
+            if i.mnemonic() == Mnemonic::Call {
+                // A call to nowhere may have pushed, as a processor's may have.
+                return before;
+            }
             continue;
         }
         let effect = effect(&i, regs[1]);
