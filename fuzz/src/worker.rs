@@ -112,7 +112,7 @@ pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &
     let cases = Cases::new(target, seed);
     let panics = Panics::listen();
     let start = Instant::now();
-    let began = watch(start);
+    let began = watch();
     let mut so_far = Progress { number: share.first, ..Progress::default() };
     let tell = |so_far: Progress| {
         if let Some(file) = &file {
@@ -138,23 +138,29 @@ pub(crate) fn work(target: &'static Target, seed: u64, share: Share, progress: &
 /// Runs the one case in `bytes`, with what it says on the terminal.
 pub(crate) fn replay(target: &Target, bytes: &[u8]) -> Result<(), String> {
     let start = Instant::now();
-    let began = watch(start);
+    let began = watch();
     began.store(nanos(start) | 1, Ordering::Relaxed);
     let panics = Panics::listen();
     run_case(target, bytes, &panics).map(drop)
 }
 
-/// Ends the process when a case takes too long. The case's beginning, in nanoseconds since `start`,
-/// is kept in what is returned; 0 is between cases.
-fn watch(start: Instant) -> Arc<AtomicU64> {
+/// Ends the process when a case takes too long. What is returned says when the case began, in a way
+/// of the caller's that is another for each; 0 is between cases.
+///
+/// Time is what this thread sees of it: a process that the host stopped, or does not run, hangs by no
+/// case's fault.
+fn watch() -> Arc<AtomicU64> {
+    const LOOK: Duration = Duration::from_millis(200);
     let began = Arc::new(AtomicU64::new(0));
     let watched = Arc::clone(&began);
     std::thread::spawn(move || {
+        let (mut last, mut seen) = (0, Duration::ZERO);
         loop {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK);
             let began = watched.load(Ordering::Relaxed);
-            let limit = CASE_LIMIT.as_nanos() as u64;
-            if began != 0 && nanos(start).saturating_sub(began) > limit {
+            seen = if began == last { seen + LOOK } else { Duration::ZERO };
+            last = began;
+            if began != 0 && seen > CASE_LIMIT {
                 eprintln!("a case takes longer than {} s", CASE_LIMIT.as_secs());
                 process::exit(HANGS);
             }
