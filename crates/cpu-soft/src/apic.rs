@@ -10,6 +10,7 @@ use riad_cpu::x86::lapic::{Delivery, Effect, Lapic, LapicState, Message, Signal,
 use riad_memory::Gpa;
 
 use crate::cpu::Cpu;
+use crate::fault::Done;
 use crate::translate::sys::FrameMemory;
 
 /// Bits of [`Mailbox::requests`].
@@ -301,35 +302,45 @@ impl Cpu {
     }
 
     /// Reads what is not RAM: the local APIC's page, or the bus.
-    pub fn io_read(&mut self, gpa: Gpa, data: &mut [u8]) {
+    ///
+    /// # Errors
+    /// [`Fault::ELSEWHERE`](crate::fault::Fault::ELSEWHERE) when the local APIC is not here.
+    pub fn io_read(&mut self, gpa: Gpa, data: &mut [u8]) -> Done {
         if self.apic_page(gpa) {
+            self.own_apic()?;
             let value = self.local.apic().mmio_read(gpa.0 & 0xff0, self.clock.now()).to_le_bytes();
             let from = (gpa.0 & 15) as usize;
             for (i, byte) in data.iter_mut().enumerate() {
                 *byte = value.get(from + i).copied().unwrap_or(0);
             }
-            return;
+            return Ok(());
         }
         for (n, part) in data.chunks_mut(8).enumerate() {
             self.bus.mmio_read(Gpa(gpa.0 + n as u64 * 8), part);
         }
         self.left = 0;
+        Ok(())
     }
 
     /// Writes what is not RAM.
-    pub fn io_write(&mut self, gpa: Gpa, data: &[u8]) {
+    ///
+    /// # Errors
+    /// As for [`io_read`](Self::io_read).
+    pub fn io_write(&mut self, gpa: Gpa, data: &[u8]) -> Done {
         if self.apic_page(gpa) {
+            self.own_apic()?;
             if gpa.0 & 15 == 0 && data.len() >= 4 {
                 let value = u32::from_le_bytes([data[0], data[1], data[2], data[3]]);
                 let now = self.clock.now();
                 let effect = self.local.apic().mmio_write(gpa.0 & 0xff0, value, now);
                 self.apic_effect(effect);
             }
-            return;
+            return Ok(());
         }
         for (n, part) in data.chunks(8).enumerate() {
             self.bus.mmio_write(Gpa(gpa.0 + n as u64 * 8), part);
         }
         self.left = 0;
+        Ok(())
     }
 }

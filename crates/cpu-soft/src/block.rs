@@ -32,11 +32,13 @@ const EMPTY: Slot = Slot { at: 0, generation: 0, first: 0, mode: Mode::Real, len
 pub struct BlockCache {
     slots: Box<[Slot]>,
     ops: Vec<Op>,
+    /// Slots that were filled since all were empty.
+    filled: Vec<u16>,
 }
 
 impl Default for BlockCache {
     fn default() -> Self {
-        Self { slots: vec![EMPTY; SLOTS].into_boxed_slice(), ops: Vec::new() }
+        Self { slots: vec![EMPTY; SLOTS].into_boxed_slice(), ops: Vec::new(), filled: Vec::new() }
     }
 }
 
@@ -58,15 +60,24 @@ impl BlockCache {
         self.ops.get(first..first + usize::from(slot.len))
     }
 
+    /// Forgets all blocks, in a time that goes with their number.
+    pub fn forget(&mut self) {
+        for slot in self.filled.drain(..) {
+            self.slots[usize::from(slot)] = EMPTY;
+        }
+        self.ops.clear();
+    }
+
     /// Keeps a block of 1 to 255 ops, in place of whatever was in its slot, and returns it.
     pub fn insert(&mut self, at: u64, mode: Mode, generation: u32, ops: &[Op]) -> &[Op] {
         if self.ops.len() + ops.len() > OPS {
-            self.slots.fill(EMPTY);
-            self.ops.clear();
+            self.forget();
         }
         let (first, len) = (self.ops.len(), ops.len().min(usize::from(u8::MAX)));
         self.ops.extend_from_slice(&ops[..len]);
-        self.slots[Self::slot(at)] =
+        let slot = Self::slot(at);
+        self.filled.push(slot as u16);
+        self.slots[slot] =
             Slot { at, generation, first: first as u32, mode, len: len as u8 };
         &self.ops[first..]
     }

@@ -18,6 +18,7 @@ use crate::flags::Flags;
 use crate::mem::Tlb;
 use crate::op::{HIGH, gpr};
 use crate::run::Straddler;
+use crate::stand_in::Loan;
 use crate::translate::thread::Thread;
 use crate::word::Word;
 
@@ -88,6 +89,8 @@ pub struct Cpu {
     pub fault_address: u64,
     /// Address of the instruction being executed.
     pub this_rip: u64,
+    /// Whose processor this one stands in for, if it does.
+    pub(crate) loan: Loan,
     /// A single-step trap is due after the instruction being executed. Set from TF before it; the
     /// few instructions that look at TF otherwise change it.
     pub step_trap: bool,

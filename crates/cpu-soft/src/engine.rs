@@ -19,6 +19,7 @@ use crate::lockstep::Lockstep;
 use crate::mem::Tlb;
 use crate::options::{Options, Tier};
 use crate::run::{STRADDLERS, Tiers};
+use crate::stand_in::Loan;
 use crate::sys::barrier;
 use crate::timekeeper::Timekeeper;
 use crate::translate::cache::CodeCache;
@@ -99,6 +100,7 @@ impl SoftEngine {
             events: Events::default(),
             fault_address: 0,
             this_rip: 0,
+            loan: Loan::Own,
             step_trap: false,
             tsc_offset: 0,
             tsc_khz: self.config.tsc_khz,
@@ -202,7 +204,7 @@ impl Engine for SoftEngine {
 pub struct SoftVcpu {
     /// Its registers and wiring.
     pub cpu: Cpu,
-    blocks: BlockCache,
+    pub(crate) blocks: BlockCache,
     thread: Option<Box<Thread>>,
     pub(crate) lockstep: Option<Box<Lockstep>>,
 }

@@ -33,6 +33,9 @@ impl Fault {
     pub const GP0: Self = Self::with_code(13, 0);
     /// #SS(0).
     pub const SS0: Self = Self::with_code(12, 0);
+    /// No exception: what the instruction reaches for is not here but where the processor was lent
+    /// from. See [`stand_in`](crate::stand_in).
+    pub const ELSEWHERE: Self = Self::plain(0xff);
 
     const fn packed(value: u64) -> Self {
         match NonZeroU64::new(value | VALID) {

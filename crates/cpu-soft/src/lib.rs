@@ -40,6 +40,7 @@ mod raw;
 pub mod run;
 pub mod softfloat;
 pub mod sse;
+pub mod stand_in;
 mod sys;
 pub mod system;
 pub mod timekeeper;

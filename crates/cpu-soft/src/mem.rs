@@ -481,7 +481,7 @@ impl Cpu {
                     *byte = raw::load(raw::offset(host, i));
                 }
             }
-            Err(gpa) => self.io_read(gpa, bytes),
+            Err(gpa) => self.io_read(gpa, bytes)?,
         }
         Ok(())
     }
@@ -496,7 +496,7 @@ impl Cpu {
                 Ok(host) => Ok(raw::load(host)),
                 Err(gpa) => {
                     let mut bytes = [0; 16];
-                    self.io_read(gpa, &mut bytes[..T::SIZE]);
+                    self.io_read(gpa, &mut bytes[..T::SIZE])?;
                     Ok(T::from_bytes(&bytes))
                 }
             };
@@ -518,7 +518,7 @@ impl Cpu {
                     raw::store(host, value);
                     self.wrote(host);
                 }
-                Err(gpa) => self.io_write(gpa, &value.to_bytes()[..T::SIZE]),
+                Err(gpa) => self.io_write(gpa, &value.to_bytes()[..T::SIZE])?,
             }
             return Ok(());
         }
@@ -577,7 +577,7 @@ impl Cpu {
                         *byte = raw::load(raw::offset(host, i));
                     }
                 }
-                Err(gpa) => self.io_read(gpa, part),
+                Err(gpa) => self.io_read(gpa, part)?,
             }
             done += here;
         }
@@ -603,7 +603,7 @@ impl Cpu {
                     }
                     self.wrote(host);
                 }
-                Err(gpa) => self.io_write(gpa, part),
+                Err(gpa) => self.io_write(gpa, part)?,
             }
             done += here;
         }
@@ -719,9 +719,9 @@ impl Cpu {
                 }
                 Err(gpa) => {
                     let mut bytes = [0; 16];
-                    self.io_read(gpa, &mut bytes[..T::SIZE]);
+                    self.io_read(gpa, &mut bytes[..T::SIZE])?;
                     let old = T::from_bytes(&bytes);
-                    self.io_write(gpa, &change(old).to_bytes()[..T::SIZE]);
+                    self.io_write(gpa, &change(old).to_bytes()[..T::SIZE])?;
                     Ok(old)
                 }
             }

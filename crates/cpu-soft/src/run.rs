@@ -14,6 +14,7 @@ use crate::lockstep::Lockstep;
 use crate::mmu::Access;
 use crate::op::{Op, seg};
 use crate::raw;
+use crate::stand_in::Loan;
 use crate::sys::barrier;
 use crate::translate::reason;
 use crate::translate::thread::Thread;
@@ -84,7 +85,7 @@ impl Cpu {
             if !self.counted && (heard || self.timer_touched) {
                 look_at_clock = 0;
             }
-            if self.retired >= end {
+            if self.retired >= end || self.loan.is_over() {
                 return Exit::Limit;
             }
             if self.retired >= look_at_clock {
@@ -110,6 +111,9 @@ impl Cpu {
                 Activity::Running => {}
                 Activity::Shutdown => return Exit::Shutdown,
                 Activity::Halted | Activity::WaitForSipi => {
+                    if self.loan != Loan::Own {
+                        return Exit::Limit;
+                    }
                     self.wait();
                     look_at_clock = 0;
                     continue;
@@ -294,6 +298,7 @@ impl Cpu {
     /// Runs one block, at most `budget` instructions of it, and delivers what it raised.
     pub(crate) fn step(&mut self, blocks: &mut BlockCache, budget: u64) -> Result<(), Shutdown> {
         let shadow = self.events.interrupt_shadow;
+        let before = (shadow, self.events.mov_ss_shadow, self.flags.bits & rflags::RF);
         let watched = self.debug.dr7 & 0xff != 0;
         let mut most = u32::try_from(budget).unwrap_or(u32::MAX);
         if shadow || watched || self.flags.bits & (rflags::TF | rflags::RF) != 0 {
@@ -319,6 +324,10 @@ impl Cpu {
             self.local.post(request::INTERRUPT);
         }
         if let Err(fault) = done {
+            if fault == Fault::ELSEWHERE {
+                self.give_back(before, held_back);
+                return Ok(());
+            }
             return self.fail(fault, held_back);
         }
         self.finish_traps()

@@ -56,8 +56,12 @@ fn read(cpu: &mut Cpu, number: u32) -> Done<u64> {
         }
         msr::PAT => m.pat,
         msr::MTRR_DEF_TYPE => m.mtrr_def_type,
-        msr::TSC_DEADLINE => cpu.local.apic().tsc_deadline(),
+        msr::TSC_DEADLINE => {
+            cpu.own_apic()?;
+            cpu.local.apic().tsc_deadline()
+        }
         msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
+            cpu.own_apic()?;
             let now = cpu.clock.now();
             let apic = cpu.local.apic();
             if !apic.x2apic() {
@@ -114,16 +118,19 @@ fn memory_types(value: u64) -> bool {
 fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
     match number {
         msr::TSC => {
+            cpu.own_apic()?;
             let before = cpu.tsc();
             cpu.set_tsc(value);
             cpu.msrs.tsc_adjust = cpu.msrs.tsc_adjust.wrapping_add(value.wrapping_sub(before));
         }
         msr::APIC_BASE => {
+            cpu.own_apic()?;
             cpu.local.apic().set_base(value).map_err(|Refused| Fault::GP0)?;
             cpu.tlb.flush_all();
             cpu.left = 0;
         }
         msr::TSC_ADJUST => {
+            cpu.own_apic()?;
             let by = value.wrapping_sub(cpu.msrs.tsc_adjust);
             cpu.tsc_offset = cpu.tsc_offset.wrapping_add(by);
             cpu.msrs.tsc_adjust = value;
@@ -163,11 +170,13 @@ fn write(cpu: &mut Cpu, number: u32, value: u64) -> Done {
             cpu.msrs.mtrr_def_type = value;
         }
         msr::TSC_DEADLINE => {
+            cpu.own_apic()?;
             cpu.local.apic().set_tsc_deadline(value);
             cpu.timer_touched = true;
             cpu.left = 0;
         }
         msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
+            cpu.own_apic()?;
             let now = cpu.clock.now();
             let effect = {
                 let mut apic = cpu.local.apic();
