@@ -1,13 +1,58 @@
-//! The engine `kvm`: a processor lent by the host's kernel.
+//! The engine `kvm`: processors lent by the host's kernel.
 //!
-//! Not built yet. The floor stands, so that the choice between engines has its place: the traits
-//! it will implement are [`riad_cpu::Engine`] and [`riad_cpu::Vcpu`].
+//! [`KvmEngine`] implements [`riad_cpu::Engine`] on `/dev/kvm`, as the kernel's
+//! `Documentation/virt/kvm/api.rst` describes it ("KVM API" in comments). What it is made of:
+//!
+//! * local APICs are the kernel's, because that is where interrupts, timers and messages between
+//!   processors cost no exit; IOAPIC, 8259 pair and everything else stay with the board ("split"
+//!   interrupt controllers, KVM API 7.5);
+//! * the CPU model is `riad-v1`, less what the host lacks, or the host's own ([`Model`]);
+//! * everything architectural is got and set through the one table of state, so that a machine hops
+//!   between this engine and the software one at any moment it can be stopped at;
+//! * what KVM's own emulator gives up on, a software processor ([`riad_cpu_soft`]) does, on the same
+//!   memory and bus, and KVM goes on (`sys/rescue.rs`): nothing above this crate notices.
+//!
+//! No signal handler is installed: a processor is called out of the guest by a signal that its thread
+//! keeps blocked except inside of `KVM_RUN` (`sys/kick.rs`).
+//!
+//! All of it is the host's business and stands in `sys`; on hosts that are not Linux on x86-64 there
+//! is [`unavailable`] and nothing else. Where to begin: `sys/engine.rs`, then `sys/vcpu.rs`.
 
-/// Why this engine cannot be used.
-#[must_use]
-pub fn unavailable() -> riad_cpu::Error {
-    riad_cpu::Error::Unavailable {
-        engine: "kvm",
-        reason: "it is not built yet in this release; use --engine soft (or auto)".to_owned(),
+mod sys;
+
+pub use sys::*;
+
+/// Whose features guests see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Model {
+    /// `riad-v1`, as on every engine: what is saved goes on anywhere.
+    #[default]
+    Riad,
+    /// The host's own: faster where programs use it, and tied to hosts like this one.
+    Host,
+}
+
+/// What this host's KVM is, for those who choose engines and for `riad doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `KVM_GET_API_VERSION`; 12 since 2007.
+    pub api_version: i32,
+    /// The kernel module that drives the processor: `kvm_intel`, `kvm_amd`, or something else.
+    pub driver: Option<String>,
+    /// Processors that one machine may have.
+    pub most_cpus: u32,
+    /// Frequency of the host's time stamp counter, kHz.
+    pub tsc_khz: u32,
+    /// Guests may have a time stamp counter of another frequency.
+    pub scales_tsc: bool,
+    /// Features of `riad-v1` that guests lack here.
+    pub lacking: Vec<&'static str>,
+}
+
+impl Capabilities {
+    /// Whether the driver is one that runs guests by the processor's own virtualisation.
+    #[must_use]
+    pub fn is_hardware(&self) -> bool {
+        matches!(self.driver.as_deref(), Some("kvm_intel" | "kvm_amd"))
     }
 }

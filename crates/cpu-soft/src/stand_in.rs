@@ -58,7 +58,7 @@ pub enum Undelivered {
 }
 
 impl SoftVcpu {
-    /// Runs `most` instructions, at least one, from `state`; `undelivered` comes first. Interrupts that
+    /// Runs `most` instructions from `state`; `undelivered` comes first. Interrupts that
     /// the state holds are neither delivered nor lost, and its timer stands still. Gives how it ended;
     /// the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
     /// differ of the APIC.
@@ -84,7 +84,7 @@ impl SoftVcpu {
             Some(event) => self.cpu.take_over(event),
         };
         let exit = match delivered {
-            Ok(()) => self.run(Limit::Instructions(most.max(1))),
+            Ok(()) => self.run(Limit::Instructions(most)),
             Err(Shutdown) => Ok(Exit::Shutdown),
         };
         let loan = std::mem::replace(&mut self.cpu.loan, Loan::Own);

@@ -1,32 +1,88 @@
-//! Small guests of our own with known answers: what the processor does between and around
-//! instructions. Every test is named after the rule it holds, and cites where the rule is written:
-//! "SDM" is the Intel 64 and IA-32 Architectures Software Developer's Manual.
-//!
-//! All of them run in every tier; `cargo test translator::` picks one.
-//!
-//! Where to begin: `guests/machine.rs`, then `guests/paging.rs`.
+//! The small guests of the floor below (`crates/cpu/guests`) on the software processor, in every tier;
+//! `cargo test translator::` picks one.
 #![expect(clippy::duplicate_mod, reason = "the same guests, once for each tier")]
 
-#[path = "guests"]
+use std::sync::Arc;
+
+use riad_clock::SharedClock;
+use riad_cpu::{Bus, Engine, Vcpu, VcpuConfig};
+use riad_cpu_soft::{Options, SoftEngine, Tier};
+use riad_memory::GuestMemory;
+
+/// A software engine of a tier, with bytes for translated code where a guest says so.
+fn engine(
+    tier: Tier,
+    memory: GuestMemory,
+    clock: SharedClock,
+    config: VcpuConfig,
+    code_cache: Option<usize>,
+) -> Arc<dyn Engine> {
+    let options = Options::default();
+    let code_cache = code_cache.unwrap_or(options.code_cache);
+    let options = Options { tier, code_cache };
+    Arc::new(SoftEngine::with_options(memory, clock, config, options))
+}
+
+macro_rules! lender {
+    ($tier:ident) => {
+        /// Who lends these guests their processors.
+        struct Lender;
+
+        impl Lender {
+            /// Instructions are counted, and the clock goes by them.
+            const COUNTS: bool = true;
+
+            fn tsc_khz() -> u32 {
+                1_000_000
+            }
+
+            fn engine(
+                memory: super::GuestMemory,
+                clock: super::SharedClock,
+                config: super::VcpuConfig,
+                code_cache: Option<usize>,
+            ) -> super::Arc<dyn super::Engine> {
+                super::engine(super::Tier::$tier, memory, clock, config, code_cache)
+            }
+
+            fn add_vcpu(
+                engine: &super::Arc<dyn super::Engine>,
+                id: u32,
+                bus: super::Arc<dyn super::Bus>,
+            ) -> Box<dyn super::Vcpu> {
+                engine.add_vcpu(id, bus).expect("a processor")
+            }
+        }
+    };
+}
+
+#[path = "../../cpu/guests"]
 mod interpreter {
-    /// How these guests run.
-    const TIER: riad_cpu_soft::Tier = riad_cpu_soft::Tier::Interpreter;
+    lender!(Interpreter);
     #[path = "every.rs"]
     mod guests;
+    #[path = "state.rs"]
+    mod state;
+    use guests::machine;
 }
 
-#[path = "guests"]
+#[path = "../../cpu/guests"]
 mod translator {
-    /// How these guests run.
-    const TIER: riad_cpu_soft::Tier = riad_cpu_soft::Tier::Translator;
+    lender!(Translator);
     #[path = "every.rs"]
     mod guests;
+    #[path = "state.rs"]
+    mod state;
+    use guests::machine;
 }
 
-#[path = "guests"]
+#[path = "../../cpu/guests"]
 mod lockstep {
-    /// How these guests run; those of two processors are translated and not compared.
-    const TIER: riad_cpu_soft::Tier = riad_cpu_soft::Tier::Lockstep;
+    // Guests of two processors are translated and not compared.
+    lender!(Lockstep);
     #[path = "every.rs"]
     mod guests;
+    #[path = "state.rs"]
+    mod state;
+    use guests::machine;
 }

@@ -81,6 +81,27 @@ pub trait Engine: Send + Sync {
     /// The level of the 8259 pair's INTR output, wired to LINT0 of processor 0.
     fn set_extint(&self, level: bool);
 
+    /// Guest time stands still from now on: the clock is paused, and no processor runs. What of the
+    /// processors goes by a clock of its own stops as well.
+    fn pause(&self) {}
+
+    /// Guest time goes on; the clock runs already, and no processor runs yet.
+    fn resume(&self) {}
+
+    /// Puts what processors wrote into the page table's dirty map, where that did not happen as they
+    /// wrote. The first call may report pages that nobody wrote. Processors must not run.
+    ///
+    /// # Errors
+    /// When the engine cannot tell.
+    fn collect_dirty(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// How often processors left the guest, by kind, where the engine counts that.
+    fn exits(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// The machine's memory.
     fn memory(&self) -> &GuestMemory;
 

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 use riad_clock::Clock;
 use riad_cpu::x86::{Activity, cr4, efer};
-use riad_cpu::{Exit, Limit, Vcpu};
+use riad_cpu::{Exit, Limit};
 use riad_memory::Gpa;
 
 use super::machine::{DATA, GDT, Guest, assemble, sel, stop};
@@ -343,8 +343,8 @@ fn a_start_up_ipi_starts_a_waiting_processor_in_real_mode_at_its_page() {
         )
         .expect("RAM");
     // As MSIs: INIT, then a start-up at page 0x70, to APIC id 1.
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_1000, 0x4500);
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_1000, 0x4670);
+    guest.engine.send_msi(0xfee0_1000, 0x4500);
+    guest.engine.send_msi(0xfee0_1000, 0x4670);
     assert_eq!(other.run(Limit::Instructions(1000)).expect("an exit"), Exit::Stopped);
     let state = other.state().expect("state");
     assert_eq!((state.gpr[0] & 0xffff, state.gpr[3] & 0xffff), (0x7000, 0x77));
@@ -359,7 +359,7 @@ fn a_start_up_ipi_to_a_running_processor_does_nothing() {
         a.nop()
     });
     guest.vcpu.set_state(&guest.state).expect("state");
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_0000, 0x4670);
+    guest.engine.send_msi(0xfee0_0000, 0x4670);
     assert_eq!(guest.vcpu.run(Limit::Instructions(1000)).expect("an exit"), Exit::Stopped);
     assert_eq!(guest.vcpu.state().expect("state").gpr[3], 5);
 }
@@ -373,7 +373,7 @@ fn init_resets_what_it_should_and_leaves_the_rest() {
     guest.state.gpr[9] = 9;
     guest.program(|a| a.nop());
     guest.finishes();
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_0000, 0x4500);
+    guest.engine.send_msi(0xfee0_0000, 0x4500);
     let before = guest.vcpu.state().expect("state");
     assert_eq!(guest.vcpu.run(Limit::Instructions(0)).expect("an exit"), Exit::Limit);
     let _ = guest.vcpu.run(Limit::Instructions(1)).expect("an exit");
@@ -390,8 +390,8 @@ fn init_resets_what_it_should_and_leaves_the_rest() {
 fn requests_that_were_not_taken_yet_are_part_of_the_state() {
     let guest = Guest::protected();
     let other = guest.another(1);
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_1000, 0x4500);
-    riad_cpu::Engine::send_msi(&guest.engine, 0xfee0_1000, 0x4670);
+    guest.engine.send_msi(0xfee0_1000, 0x4500);
+    guest.engine.send_msi(0xfee0_1000, 0x4670);
     let saved = other.state().expect("state");
     assert!(saved.events.init_pending);
     assert_eq!(saved.events.start_up_pending, Some(0x70));

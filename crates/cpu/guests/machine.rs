@@ -11,11 +11,10 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, al};
 use riad_clock::{HostClock, ManualClock, SharedClock};
 use riad_cpu::x86::{DescriptorTable, Segment, VcpuState, cr0, cr4, efer, rflags};
-use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
-use riad_cpu_soft::{Options, SoftEngine, SoftVcpu};
+use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
 use riad_memory::{Gpa, GuestMemory};
 
-use super::TIER;
+use super::Lender;
 use super::tables::{self, Tables};
 
 /// The port that ends a run.
@@ -138,9 +137,9 @@ impl Trap {
 pub(crate) struct Guest {
     pub(crate) memory: GuestMemory,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) engine: SoftEngine,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) world: Arc<World>,
-    pub(crate) vcpu: SoftVcpu,
+    pub(crate) vcpu: Box<dyn Vcpu>,
     /// The state the next run starts in, and after it the state it ended in.
     pub(crate) state: VcpuState,
     pub(crate) tables: Tables,
@@ -158,21 +157,23 @@ fn flat(selector: u16, access: u32) -> Segment {
 impl Guest {
     fn new(count: u32) -> Self {
         let clock = Arc::new(clock());
-        Self::with(count, clock.clone(), clock, Options::default())
+        if !Lender::COUNTS {
+            return Self::with(count, clock, Arc::new(HostClock::new()), None);
+        }
+        Self::with(count, clock.clone(), clock, None)
     }
 
     fn with(
         count: u32,
         clock: Arc<ManualClock>,
         engine_clock: SharedClock,
-        options: Options,
+        code_cache: Option<usize>,
     ) -> Self {
         let memory = GuestMemory::new(&[(Gpa(0), RAM)]).expect("memory");
-        let config = VcpuConfig { count, tsc_khz: 1_000_000 };
-        let options = Options { tier: TIER, ..options };
-        let engine = SoftEngine::with_options(memory.clone(), engine_clock, config, options);
+        let config = VcpuConfig { count, tsc_khz: Lender::tsc_khz() };
+        let engine = Lender::engine(memory.clone(), engine_clock, config, code_cache);
         let world = Arc::new(World::default());
-        let vcpu = engine.vcpu(0, world.clone());
+        let vcpu = Lender::add_vcpu(&engine, 0, world.clone());
         world.handles.lock().expect("handles").push(vcpu.handle());
         let tables = Tables::new(memory.clone());
         let state = VcpuState::flat_protected(0, CODE as u32);
@@ -252,8 +253,8 @@ impl Guest {
     /// As [`long_with`](Self::long_with), by the host's clock, so that nobody counts instructions,
     /// and with so many bytes for translated code. The guest's own clock stands still.
     pub(crate) fn uncounted(count: u32, code_cache: usize) -> Self {
-        let options = Options { code_cache, ..Options::default() };
-        Self::with(count, Arc::new(clock()), Arc::new(HostClock::new()), options).into_long()
+        let engine_clock = Arc::new(HostClock::new());
+        Self::with(count, Arc::new(clock()), engine_clock, Some(code_cache)).into_long()
     }
 
     /// As [`long`](Self::long), with so many bytes for translated code.
@@ -500,8 +501,8 @@ impl Guest {
     }
 
     /// Another processor of the same machine, waiting for a start-up IPI.
-    pub(crate) fn another(&self, id: u32) -> SoftVcpu {
-        let vcpu = self.engine.vcpu(id, self.world.clone());
+    pub(crate) fn another(&self, id: u32) -> Box<dyn Vcpu> {
+        let vcpu = Lender::add_vcpu(&self.engine, id, self.world.clone());
         self.world.handles.lock().expect("handles").push(vcpu.handle());
         vcpu
     }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::rflags;
-use riad_cpu::{Engine, Exit, Limit, Vcpu};
-use riad_cpu_soft::options::{DEFAULT_CODE_CACHE, LEAST_CODE_CACHE};
+use riad_cpu::{Exit, Limit};
 use riad_memory::Gpa;
 
 use super::interrupts::{run_both, second};
@@ -23,7 +22,7 @@ type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// A guest whose instructions are counted, and one whose are not.
 fn both(count: u32) -> [Guest; 2] {
-    [Guest::long_with(count), Guest::uncounted(count, DEFAULT_CODE_CACHE)]
+    [Guest::long_with(count), Guest::uncounted(count, 64 << 20)]
 }
 
 /// Runs without a limit, until the guest stops.
@@ -36,7 +35,8 @@ fn go(guest: &mut Guest) -> Option<Trap> {
 fn go_while(guest: &mut Guest, happens: impl FnOnce(&Guest) + Send) {
     guest.vcpu.set_state(&guest.state).expect("state");
     // The processor is lent to its thread; the rest of the guest stays.
-    let mut vcpu = std::mem::replace(&mut guest.vcpu, guest.engine.vcpu(7, guest.world.clone()));
+    let spare = guest.another(7);
+    let mut vcpu = std::mem::replace(&mut guest.vcpu, spare);
     let exit = std::thread::scope(|scope| {
         let run = scope.spawn(|| (vcpu.run(Limit::None).expect("an exit"), vcpu));
         std::thread::sleep(Duration::from_millis(30));
@@ -419,7 +419,7 @@ fn code_without_end_fits_the_least_cache() {
     const FROM: u64 = 0x50_0000;
     const PLACES: u32 = 0x20_0000 / 256;
     const ADDS: u32 = 40;
-    for mut guest in [Guest::long(), Guest::uncounted(1, LEAST_CODE_CACHE)] {
+    for mut guest in [Guest::long(), Guest::uncounted(1, 1 << 20)] {
         guest.program(|a| {
             let mut place = a.create_label();
             a.mov(r8d, 3)?;

@@ -143,7 +143,7 @@ fn a_guest_goes_on_the_same_after_being_rebuilt_at_any_instruction() {
     let mut reference = busy();
     reference.vcpu.set_state(&reference.state).expect("state");
     assert_eq!(ends(&mut reference), Exit::Stopped);
-    let length = reference.vcpu.cpu.retired;
+    let length = reference.vcpu.instructions().expect("it counts");
     let expected = outcome(&reference);
     assert_eq!((expected.1, expected.2), (u64::from(ROUNDS) + 1, u64::from(ROUNDS)));
     assert!(reference.peek(DATA + 8) > 3, "the timer interrupted it");

@@ -8,7 +8,7 @@ use iced_x86::code_asm::*;
 use riad_clock::Clock;
 use riad_cpu::x86::rflags::IF;
 use riad_cpu::x86::{Activity, LapicState};
-use riad_cpu::{Engine, Exit, Limit, Vcpu};
+use riad_cpu::{Exit, Limit, Vcpu};
 
 use super::machine::{CODE, DATA, Guest, STACK, sel, stop};
 
@@ -553,7 +553,7 @@ fn x2apic_registers_are_msrs_and_there_is_a_self_ipi() {
 // --- two processors ---
 
 /// Processor 1 in the same state as processor 0, with a stack of its own.
-pub(crate) fn second(guest: &Guest, rip: u64) -> riad_cpu_soft::SoftVcpu {
+pub(crate) fn second(guest: &Guest, rip: u64) -> Box<dyn Vcpu> {
     let mut other = guest.another(1);
     let mut state = guest.state.clone();
     state.apic = LapicState { svr: guest.state.apic.svr, ..LapicState::reset(1) };
@@ -564,7 +564,7 @@ pub(crate) fn second(guest: &Guest, rip: u64) -> riad_cpu_soft::SoftVcpu {
 }
 
 /// Runs two processors, each on its thread, until one of them stops both.
-pub(crate) fn run_both(guest: &mut Guest, mut other: riad_cpu_soft::SoftVcpu) {
+pub(crate) fn run_both(guest: &mut Guest, mut other: Box<dyn Vcpu>) {
     guest.vcpu.set_state(&guest.state).expect("state");
     std::thread::scope(|scope| {
         let vcpu = &mut guest.vcpu;

@@ -8,7 +8,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::lapic::LapicState;
-use riad_cpu::{Exit, Limit, Vcpu};
+use riad_cpu::{Exit, Limit};
 
 use super::machine::{CODE, DATA, Guest, STACK, stop};
 

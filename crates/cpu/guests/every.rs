@@ -1,6 +1,6 @@
-//! Every guest, for the tier of the module that this one lies in.
+//! Every guest, for the engine of the module that this one lies in.
 
-use super::TIER;
+use super::Lender;
 
 mod calls;
 mod debug;
@@ -10,12 +10,11 @@ mod identity;
 mod interrupts;
 mod litmus;
 mod locks;
-mod machine;
+pub(crate) mod machine;
 mod modes;
 mod paging;
 mod segments;
 mod self_modifying;
-mod state;
 mod tables;
 mod tlb;
 mod v86;

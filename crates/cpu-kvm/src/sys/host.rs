@@ -1,0 +1,153 @@
+//! `/dev/kvm`: opening it, what it can do, and what to do when it cannot.
+
+use std::path::Path;
+
+use kvm_ioctls::{Cap, Kvm};
+use riad_cpu::Error;
+
+use super::cpuid;
+use crate::Capabilities;
+
+/// The device node.
+const DEVICE: &str = "/dev/kvm";
+
+/// The stable API (KVM API 4.1): anything else must not be used.
+const API_VERSION: i32 = 12;
+
+/// What this engine cannot do without. All are in Linux 4.20 and later, most since long before.
+const NEEDED: [(Cap, &str); 14] = [
+    (Cap::UserMemory, "user memory"),
+    (Cap::ExtCpuid, "CPUID"),
+    (Cap::MpState, "processor activity"),
+    (Cap::VcpuEvents, "pending events"),
+    (Cap::Debugregs, "debug registers"),
+    (Cap::Xsave, "XSAVE"),
+    (Cap::Xcrs, "extended control registers"),
+    (Cap::GetTscKhz, "the time stamp counter's frequency"),
+    (Cap::TscDeadlineTimer, "deadline timers"),
+    (Cap::SignalMsi, "message-signalled interrupts"),
+    (Cap::IrqRouting, "interrupt routing"),
+    (Cap::SplitIrqchip, "local APICs without the other interrupt controllers"),
+    (Cap::Ioeventfd, "event descriptors for writes"),
+    (Cap::ImmediateExit, "immediate exits"),
+];
+
+/// This engine cannot be used, for this reason.
+pub(super) fn unavailable(reason: impl Into<String>) -> Error {
+    Error::Unavailable { engine: "kvm", reason: reason.into() }
+}
+
+/// Opens the device, and sees that it will do.
+///
+/// # Errors
+/// [`Error::Unavailable`] with what to do.
+pub(super) fn open() -> Result<Kvm, Error> {
+    let kvm = Kvm::new().map_err(|error| unavailable(cannot_open(error.errno())))?;
+    let version = kvm.get_api_version();
+    if version != API_VERSION {
+        return Err(unavailable(format!(
+            "{DEVICE} speaks version {version} of its interface and Riad version {API_VERSION}; \
+             use --engine soft"
+        )));
+    }
+    let lacking: Vec<_> = NEEDED
+        .into_iter()
+        .filter(|(cap, _)| !kvm.check_extension(*cap))
+        .map(|(_, name)| name)
+        .collect();
+    if !lacking.is_empty() {
+        return Err(unavailable(format!(
+            "this host's KVM lacks {}; run Linux 4.20 or newer, or use --engine soft",
+            lacking.join(", ")
+        )));
+    }
+    Ok(kvm)
+}
+
+/// Why the device node could not be opened, and what to do.
+pub(super) fn cannot_open(errno: i32) -> String {
+    match errno {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => format!(
+            "there is no {DEVICE}: turn virtualisation on in the computer's firmware and load \
+             kvm_intel or kvm_amd; in a virtual machine, have its host allow nested virtualisation; \
+             in a container, pass --device {DEVICE}; or use --engine soft"
+        ),
+        libc::EACCES | libc::EPERM => format!(
+            "you may not use {DEVICE}: add yourself to its group (`sudo usermod -aG kvm $USER`) and \
+             log in again; in a container, pass --device {DEVICE}; or use --engine soft"
+        ),
+        libc::EMFILE | libc::ENFILE => {
+            format!("{DEVICE} could not be opened: too many files are open; raise `ulimit -n`")
+        }
+        _ => format!(
+            "{DEVICE} could not be opened: {}; use --engine soft",
+            std::io::Error::from_raw_os_error(errno)
+        ),
+    }
+}
+
+/// Why KVM would not make a machine, and what to do.
+pub(super) fn cannot_create(errno: i32) -> String {
+    match errno {
+        libc::EBUSY => "another hypervisor holds the processor's virtualisation (VirtualBox and \
+                        VMware do): end its machines, or use --engine soft"
+            .to_owned(),
+        libc::ENOMEM => "the kernel has no memory for another machine: end other programs, or use \
+                         --engine soft"
+            .to_owned(),
+        libc::EMFILE | libc::ENFILE => "too many files are open: raise `ulimit -n`".to_owned(),
+        _ => format!(
+            "KVM refused to make a machine: {}; use --engine soft",
+            std::io::Error::from_raw_os_error(errno)
+        ),
+    }
+}
+
+/// Looks at this host's KVM.
+///
+/// # Errors
+/// [`Error::Unavailable`] with what to do.
+pub fn capabilities() -> Result<Capabilities, Error> {
+    let kvm = open()?;
+    let vm = create_vm(&kvm)?;
+    // The frequency is told by processors; one is made for it.
+    let vcpu = vm.create_vcpu(0).map_err(|error| unavailable(cannot_create(error.errno())))?;
+    let tsc_khz = vcpu.get_tsc_khz().map_err(|error| {
+        unavailable(format!("the time stamp counter has no constant frequency ({error})"))
+    })?;
+    Ok(Capabilities {
+        api_version: kvm.get_api_version(),
+        driver: driver(),
+        most_cpus: u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX),
+        tsc_khz,
+        scales_tsc: kvm.check_extension(Cap::TscControl),
+        lacking: cpuid::lacking(&kvm)?,
+    })
+}
+
+/// Makes a machine. `KVM_CREATE_VM` gives up when a signal comes, and is asked again.
+pub(super) fn create_vm(kvm: &Kvm) -> Result<kvm_ioctls::VmFd, Error> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(unavailable(cannot_create(error.errno()))),
+            Ok(vm) => return Ok(vm),
+        }
+    }
+}
+
+/// The module behind KVM: `/sys/module/kvm_*`, or `None` when it is built in under no name.
+fn driver() -> Option<String> {
+    let modules = std::fs::read_dir(Path::new("/sys/module")).ok()?;
+    let mut names: Vec<_> = modules
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("kvm_"))
+        .collect();
+    // Both of the processor makers' may be built in; the one in use has parameters of its own.
+    names.sort_by_key(|name| !Path::new("/sys/module").join(name).join("parameters").exists());
+    names.into_iter().next()
+}
+
+#[cfg(test)]
+#[path = "host_test.rs"]
+mod tests;
