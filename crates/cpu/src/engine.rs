@@ -48,7 +48,7 @@ pub struct VcpuConfig {
 pub enum Limit {
     /// Until something ends it.
     None,
-    /// About this many instructions (engines that can count stop exactly; others ignore it).
+    /// This many instructions; engines that cannot count refuse it.
     Instructions(u64),
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use riad_image::Store;
 use riad_image::apt::{HostApt, SignedBy};
 use riad_image::release::Keyring;
-use riad_vmm::EngineKind;
-use rustix::fs::{Access, access, statvfs};
+use riad_vmm::{EngineKind, Measured};
+use rustix::fs::statvfs;
 use serde::Serialize;
 
 use crate::Size;
@@ -18,6 +18,8 @@ const WANTED_DISK: u64 = 3 << 30;
 
 /// The software engine, as a subject.
 const SOFT: &str = "engine soft";
+/// The other one.
+const KVM: &str = "engine kvm";
 
 /// How a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -82,18 +84,49 @@ fn soft_engine() -> Finding {
     )
 }
 
+/// The device, its interface and driver, and whether it is worth it.
 fn kvm_engine() -> Finding {
-    let device = Path::new("/dev/kvm");
-    let found = match access(device, Access::READ_OK | Access::WRITE_OK) {
-        Ok(()) => "/dev/kvm can be used, but this Riad has no KVM engine yet".to_owned(),
-        Err(rustix::io::Errno::NOENT) => {
-            "there is no /dev/kvm on this host, and this Riad has no KVM engine yet".to_owned()
+    let kvm = match EngineKind::kvm_capabilities() {
+        Ok(kvm) => kvm,
+        Err(error) => {
+            let advice = "machines run on the software engine; the reason says what KVM would take";
+            return Finding::note(KVM, error.to_string(), advice);
         }
-        Err(error) => format!(
-            "/dev/kvm is there, but you may not use it ({error}); this Riad has no KVM engine yet"
-        ),
     };
-    Finding::note("engine kvm", found, "nothing to do: machines run on the software engine")
+    let driver = kvm.driver.as_deref().unwrap_or("built into the kernel");
+    let mut found = format!(
+        "/dev/kvm can be used: interface version {}, driver {driver}, up to {} processors",
+        kvm.api_version, kvm.most_cpus
+    );
+    if !kvm.lacking.is_empty() {
+        found += &format!("; guests lack {}", kvm.lacking.join(", "));
+    }
+    let measured = riad_vmm::measured();
+    match measured.kvm {
+        Err(error) => Finding::note(
+            KVM,
+            format!("{found}; but a small guest did not run: {error}"),
+            "machines run on the software engine",
+        ),
+        Ok(speed) => {
+            let Measured { soft, .. } = measured;
+            found += &format!(
+                "; measured: {speed} million instructions a second, the software engine {soft}"
+            );
+            if measured.choice() == EngineKind::Kvm {
+                return Finding::ok(KVM, found);
+            }
+            let advice = if kvm.is_hardware() {
+                "machines run on the software engine, which is faster here; see whether this host's \
+                 own host is overloaded, and delete engines.json from Riad's cache to measure again"
+            } else {
+                "machines run on the software engine, which is faster here: this KVM emulates; for \
+                 the processor's own speed use a host with kvm_intel or kvm_amd, or have this one's \
+                 host allow nested virtualisation"
+            };
+            Finding::note(KVM, found, advice)
+        }
+    }
 }
 
 fn agents() -> Finding {

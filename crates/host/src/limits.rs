@@ -33,7 +33,9 @@ impl Limits {
 
     pub(crate) fn with_patience(engine: EngineKind, patience: u32) -> Self {
         let scale = match engine {
-            EngineKind::Kvm => 1,
+            EngineKind::Kvm if EngineKind::virtualises_here() => 1,
+            // A KVM that emulates kernel code: some hundred times slower than one that does not.
+            EngineKind::Kvm => 200,
             // Measured for the interpreter: it runs what is not translated, and all there is on
             // hosts that translate nothing.
             EngineKind::Soft | EngineKind::Auto => 10,

@@ -1,10 +1,10 @@
 //! Boots a kernel with the serial console on standard output: the monitor with nothing around it.
 //!
-//! `boot KERNEL [INITRD [CMDLINE [CPUS [MIB]]]]`
+//! `boot KERNEL [INITRD [CMDLINE [CPUS [MIB]]]]`; `ENGINE` and `LIMIT` (seconds) in the environment.
 
 use std::time::Instant;
 
-use riad_vmm::{Console, Guest, Vm, VmConfig};
+use riad_vmm::{Console, EngineKind, Guest, Vm, VmConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let cpus = args.next().map_or(Ok(1), |n| n.parse())?;
     let memory = args.next().map_or(Ok(512), |n| n.parse::<u64>())? << 20;
-    let config = VmConfig { cpus, memory, debug_exit: true, ..VmConfig::default() };
+    let engine = std::env::var("ENGINE").map_or(Ok(EngineKind::Auto), |name| name.parse())?;
+    let config = VmConfig { cpus, memory, engine, debug_exit: true, ..VmConfig::default() };
     let console = Console::new(Some(Box::new(std::io::stdout())), None);
     let began = Instant::now();
     let vm = Vm::start(&config, &guest, &console)?;
@@ -36,6 +37,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vm.pause();
     let seconds = began.elapsed().as_secs_f64();
     eprintln!("ended: {ending:?} after {seconds:.2} s");
+    for (kind, count) in vm.exits() {
+        eprintln!("{count:>12} {kind}");
+    }
     // Translated code is not counted.
     if let Some(instructions) = vm.instructions() {
         let millions = instructions as f64 / 1e6;

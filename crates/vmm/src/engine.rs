@@ -4,22 +4,24 @@ use std::sync::Arc;
 
 use riad_clock::SharedClock;
 use riad_cpu::{Engine, VcpuConfig};
+use riad_cpu_kvm::{KvmEngine, Model};
 use riad_cpu_soft::{Options, SoftEngine, Tier};
 use riad_memory::GuestMemory;
 
-use crate::{EngineKind, Error, VmConfig};
+use crate::{EngineKind, Error, VmConfig, measure};
 
 /// Frequency of the time stamp counter on the software engine: a count a nanosecond.
-const SOFT_TSC_KHZ: u32 = 1_000_000;
+pub(crate) const SOFT_TSC_KHZ: u32 = 1_000_000;
 
-/// The engine that a request leads to on this host.
+/// The engine that a request leads to on this host. `auto` is whichever was measured to be faster
+/// since the host booted.
 ///
 /// # Errors
 /// When the engine asked for cannot run here.
 pub fn choose(kind: EngineKind) -> Result<EngineKind, Error> {
     match kind {
-        EngineKind::Auto => Ok(EngineKind::Soft),
-        EngineKind::Kvm => Err(riad_cpu_kvm::unavailable().into()),
+        EngineKind::Auto => Ok(measure::measured().choice()),
+        EngineKind::Kvm => Ok(riad_cpu_kvm::capabilities().map(|_| kind)?),
         EngineKind::Soft | EngineKind::SoftInterpreter | EngineKind::SoftLockstep => Ok(kind),
     }
 }
@@ -29,6 +31,20 @@ impl EngineKind {
     #[must_use]
     pub fn translates_here() -> bool {
         riad_cpu_soft::translates_here()
+    }
+
+    /// What this host's KVM is.
+    ///
+    /// # Errors
+    /// When it cannot be used, with what to do.
+    pub fn kvm_capabilities() -> Result<riad_cpu_kvm::Capabilities, Error> {
+        Ok(riad_cpu_kvm::capabilities()?)
+    }
+
+    /// Whether KVM runs guests by the processor's own virtualisation here, and not by emulation.
+    #[must_use]
+    pub fn virtualises_here() -> bool {
+        riad_cpu_kvm::capabilities().is_ok_and(|kvm| kvm.is_hardware())
     }
 }
 
@@ -52,32 +68,54 @@ pub(crate) struct Wanted {
     kind: EngineKind,
     /// Bytes of translated code.
     code_cache: u64,
+    /// Frequency of the time stamp counter in kHz, where the guest knows it already.
+    tsc_khz: Option<u32>,
 }
 
-impl From<&VmConfig> for Wanted {
-    fn from(config: &VmConfig) -> Self {
-        Self { kind: config.engine, code_cache: config.code_cache }
+impl Wanted {
+    /// As a configuration has it, for a guest that knows the frequency of its time stamp counter, or
+    /// for one that is yet to learn it.
+    pub(crate) fn new(config: &VmConfig, tsc_khz: Option<u32>) -> Self {
+        Self { kind: config.engine, code_cache: config.code_cache, tsc_khz }
     }
+}
+
+/// An engine, and what a snapshot has to know of it.
+pub(crate) struct Made {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) tsc_khz: u32,
 }
 
 /// Makes the engine of a machine with this many processors.
 pub(crate) fn make(
-    wanted: impl Into<Wanted>,
+    wanted: Wanted,
     memory: GuestMemory,
     clock: SharedClock,
     cpus: u32,
-) -> Result<Arc<dyn Engine>, Error> {
-    let Wanted { kind, code_cache } = wanted.into();
+) -> Result<Made, Error> {
+    let Wanted { kind, code_cache, tsc_khz } = wanted;
     let engine = choose(kind)?;
     let most = engine.most_cpus();
     if cpus > most {
         let reason = format!("{engine} runs at most {most} processor; use --cpus {most}");
         return Err(riad_cpu::Error::Unavailable { engine: "soft", reason }.into());
     }
-    let vcpus = VcpuConfig { count: cpus, tsc_khz: SOFT_TSC_KHZ };
+    let vcpus = |tsc_khz| VcpuConfig { count: cpus, tsc_khz };
     match options(engine, code_cache) {
-        Some(options) => Ok(Arc::new(SoftEngine::with_options(memory, clock, vcpus, options))),
-        None => Err(riad_cpu_kvm::unavailable().into()),
+        Some(options) => {
+            let tsc_khz = tsc_khz.unwrap_or(SOFT_TSC_KHZ);
+            let engine = SoftEngine::with_options(memory, clock, vcpus(tsc_khz), options);
+            Ok(Made { engine: Arc::new(engine), tsc_khz })
+        }
+        None => {
+            // The host's own frequency, which takes no scaling.
+            let tsc_khz = match tsc_khz {
+                Some(known) => known,
+                None => riad_cpu_kvm::capabilities()?.tsc_khz,
+            };
+            let engine = KvmEngine::new(memory, clock, vcpus(tsc_khz), Model::Riad)?;
+            Ok(Made { engine: Arc::new(engine), tsc_khz })
+        }
     }
 }
 

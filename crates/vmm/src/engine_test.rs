@@ -6,7 +6,6 @@ use crate::EngineKind;
 #[test]
 fn each_name_leads_to_its_tier() {
     for (engine, tier) in [
-        (EngineKind::Auto, Tier::Translator),
         (EngineKind::Soft, Tier::Translator),
         (EngineKind::SoftInterpreter, Tier::Interpreter),
         (EngineKind::SoftLockstep, Tier::Lockstep),

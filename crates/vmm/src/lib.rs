@@ -13,6 +13,7 @@ mod console;
 mod engine;
 mod error;
 mod functions;
+mod measure;
 mod snapshot;
 mod vm;
 
@@ -20,6 +21,7 @@ pub use config::{Disks, EngineKind, Guest, VmConfig};
 pub use console::{Console, ConsoleLine};
 pub use engine::choose as choose_engine;
 pub use error::Error;
+pub use measure::{Measured, Speed, measured};
 pub use riad_devices::virtio::vsock::VsockHandle;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use vm::{Ending, Keyboard, Vm};

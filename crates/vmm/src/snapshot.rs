@@ -20,6 +20,14 @@ pub struct Snapshot {
     pub vcpus: Vec<VcpuState>,
     /// Guest time.
     pub clock: ClockState,
+    /// Frequency of the processors' time stamp counters in kHz, which the guest has learnt.
+    #[serde(default = "first_frequency")]
+    pub tsc_khz: u32,
+}
+
+/// The frequency in the first snapshots, which did not name it.
+fn first_frequency() -> u32 {
+    crate::engine::SOFT_TSC_KHZ
 }
 
 /// What can go wrong with a snapshot on disk.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
 use riad_cpu::x86::VcpuState;
-use riad_cpu::{Bus, Exit, Limit, Vcpu, VcpuHandle};
+use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
 use riad_devices::virtio::console::ConsoleHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
@@ -15,6 +15,7 @@ use riad_machine::pc::map::AddressMap;
 use riad_machine::pc::{Pc, PcConfig, PcParts};
 use riad_memory::GuestMemory;
 
+use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
 use crate::snapshot::Snapshot;
 use crate::{Console, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
@@ -101,6 +102,8 @@ impl Keyboard {
 
 /// A machine in this process. Dropping it ends it.
 pub struct Vm {
+    engine: Arc<dyn Engine>,
+    tsc_khz: u32,
     pc: Arc<Pc>,
     memory: GuestMemory,
     clock: Arc<HostClock>,
@@ -212,7 +215,10 @@ impl Vm {
         clock.pause();
         let cpus = snapshot.as_ref().map_or(config.cpus, |s| s.pc.config.cpus);
         let shared: Arc<dyn Clock> = clock.clone();
-        let engine = crate::engine::make(config, memory.clone(), shared, cpus)?;
+        let wanted = Wanted::new(config, snapshot.as_ref().map(|snapshot| snapshot.tsc_khz));
+        let Made { engine, tsc_khz } = crate::engine::make(wanted, memory.clone(), shared, cpus)?;
+        // As the clock does.
+        engine.pause();
         // Two: the guest's own word, and a processor's that failed because of it.
         let (sender, endings) = sync_channel(2);
         let control =
@@ -242,6 +248,8 @@ impl Vm {
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
         let mut vm = Self {
+            engine,
+            tsc_khz,
             pc,
             memory,
             clock,
@@ -332,6 +340,12 @@ impl Vm {
         self.vcpus.iter().map(|vcpu| lock(vcpu).instructions()).sum()
     }
 
+    /// How often processors left the guest, by kind, where the engine counts that.
+    #[must_use]
+    pub fn exits(&self) -> Vec<(&'static str, u64)> {
+        self.engine.exits()
+    }
+
     /// Guest time since power-on, nanoseconds.
     #[must_use]
     pub fn uptime(&self) -> u64 {
@@ -352,6 +366,7 @@ impl Vm {
         }
         self.pc.pause();
         self.clock.pause();
+        self.engine.pause();
     }
 
     /// Lets a paused machine go on.
@@ -360,6 +375,7 @@ impl Vm {
             return;
         }
         self.clock.resume();
+        self.engine.resume();
         self.pc.resume();
         self.control.set(Phase::Running);
     }
@@ -374,10 +390,12 @@ impl Vm {
             return Err(Error::CannotCount(self.vcpus.len()));
         };
         self.clock.resume();
+        self.engine.resume();
         self.pc.resume();
         let exit = lock(vcpu).run(Limit::Instructions(instructions));
         self.pc.pause();
         self.clock.pause();
+        self.engine.pause();
         Ok(exit? == Exit::Limit)
     }
 
@@ -393,6 +411,7 @@ impl Vm {
             pc: self.pc.save(),
             vcpus: vcpus?,
             clock: self.clock.save(),
+            tsc_khz: self.tsc_khz,
         })
     }
 

@@ -18,7 +18,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("riad-image", 1),
     ("riad-cpu", 2),
     ("riad-cpu-soft", 3),
-    ("riad-cpu-kvm", 3),
+    ("riad-cpu-kvm", 4),
     ("riad-devices", 3),
     ("riad-machine", 4),
     ("riad-vmm", 5),
@@ -31,7 +31,8 @@ const FLOORS: [(&str, u8); 18] = [
 
 /// Engines, and who may know which one runs.
 const ENGINES: [&str; 2] = ["riad-cpu-soft", "riad-cpu-kvm"];
-const KNOWS_ENGINES: [&str; 2] = ["riad-vmm", "riad-fuzz"];
+/// `cpu-kvm` has the software processor do what the kernel cannot.
+const KNOWS_ENGINES: [&str; 3] = ["riad-vmm", "riad-fuzz", "riad-cpu-kvm"];
 
 /// The crates of the workspace, and which of each other they need to be built (not to be tested).
 pub(super) fn read() -> Result<BTreeMap<String, Vec<String>>, Error> {

@@ -235,7 +235,11 @@ impl KvmVcpu {
 }
 
 impl Vcpu for KvmVcpu {
-    fn run(&mut self, _: Limit) -> Result<Exit, Error> {
+    fn run(&mut self, limit: Limit) -> Result<Exit, Error> {
+        if limit != Limit::None {
+            let reason = "it does not count instructions; use --engine soft:interp for that";
+            return Err(self.failed(reason.to_owned()));
+        }
         let cell = Arc::clone(&self.cell);
         let mut fd = cell.fd();
         let runner = Runner::new(&cell.mailbox, &fd)

@@ -207,22 +207,29 @@ fn topology(subleaf: u32, context: &CpuidContext) -> [u32; 4] {
     }
 }
 
-/// The time stamp counter's frequency as a fraction of the crystal's 1 GHz, in lowest terms.
-/// Kernels multiply the crystal's kHz by the numerator in 32 bits, so it is kept under 4096, at the
-/// cost of the last digits of an odd frequency.
+/// The time stamp counter's frequency as a fraction of the crystal's 1 GHz. Kernels multiply the
+/// crystal's kHz by the numerator in 32 bits, so it is kept under 4096: the closest such fraction, by
+/// its continued fraction, is less than a millionth off for a counter of some GHz.
 fn crystal_ratio(tsc_khz: u32) -> (u32, u32) {
-    let (mut n, mut d) = (tsc_khz.max(1), 1_000_000u32);
-    let (mut a, mut b) = (n, d);
-    while b != 0 {
-        (a, b) = (b, a % b);
+    const MOST: u64 = 4095;
+    let (mut n, mut d) = (u64::from(tsc_khz.max(1)), 1_000_000);
+    let (mut last, mut ratio) = ((0, 1), (1, 0));
+    while d != 0 {
+        let whole = n / d;
+        let next = (whole * ratio.0 + last.0, whole * ratio.1 + last.1);
+        if next.0 > MOST {
+            break;
+        }
+        (last, ratio) = (ratio, next);
+        (n, d) = (d, n % d);
     }
-    (n, d) = (n / a, d / a);
-    if n < 4096 {
-        return (n, d);
-    }
-    (tsc_khz / 1000, 1000)
+    (ratio.0 as u32, ratio.1 as u32)
 }
 
 const fn text(four: &[u8; 4]) -> u32 {
     u32::from_le_bytes(*four)
 }
+
+#[cfg(test)]
+#[path = "model_test.rs"]
+mod tests;
