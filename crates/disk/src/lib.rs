@@ -1,21 +1,25 @@
 //! Disks: what stands behind a block device, on the host's side.
 //!
 //! A block device sees a [`Disk`] and nothing else: [`RawDisk`] is a file or a block device of the
-//! host, [`Overlay`] keeps what is written apart from a base that stays as it is, and [`MemDisk`]
-//! is for tests. All may be used from several threads at once. Ranges come from the guest, so every
+//! host, [`Overlay`] keeps what is written apart from a base that stays as it is, [`Layer`] does so
+//! in a file that lasts, and [`MemDisk`] is for tests. All may be used from several threads at once. Ranges come from the guest, so every
 //! method checks them; the data of concurrent accesses to the same bytes is undefined, as on
 //! hardware.
 //!
 //! Where to begin: [`Disk`], then `raw.rs`.
 
+mod layer;
 mod mem;
 mod overlay;
 mod raw;
+mod sparse;
 mod sys;
 
+pub use layer::{Layer, LayerInfo};
 pub use mem::MemDisk;
 pub use overlay::{CLUSTER_SIZE, Overlay, OverlayState};
 pub use raw::RawDisk;
+pub use sparse::copy as copy_sparse;
 
 use std::fmt;
 
@@ -60,6 +64,17 @@ pub enum Error {
         name: String,
         /// Its size in bytes.
         size: u64,
+    },
+    /// Somebody else writes to it.
+    #[error("disk {0} is in use by another process: stop the machine that it belongs to first")]
+    InUse(String),
+    /// A file that is no layer, or not one that can be used.
+    #[error("{name} cannot be used as a machine's disk: {reason}")]
+    BadLayer {
+        /// The file.
+        name: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
     },
     /// The saved state of an overlay does not belong to this base.
     #[error(

@@ -13,14 +13,14 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Disk, Error, check_range, check_write, length, raw, sys};
 
 mod bitmap;
-use bitmap::Bitmap;
+pub(crate) use bitmap::{Bitmap, PAGE_BITS, PAGE_BYTES};
 
 /// Bytes in a cluster, the unit in which the overlay remembers. The bitmap of a disk of 1 TiB takes
 /// 32 MiB of memory.
@@ -43,6 +43,10 @@ pub struct Overlay {
     base: Arc<dyn Disk>,
     name: String,
     delta: File,
+    /// Where the disk begins in the delta, in bytes.
+    origin: u64,
+    /// Size of the disk in bytes. What is past the base's end reads as zeros until it is written.
+    size: u64,
     /// Held for reading by accesses that leave it as it is, and for writing by those that bring
     /// clusters into the delta, over their whole length: what they copy must not change meanwhile.
     map: RwLock<Bitmap>,
@@ -60,7 +64,8 @@ impl Overlay {
             tempfile::tempfile_in(dir).map_err(|source| Error::io("create", &name, source))?;
         let map = Bitmap::new(base.size().div_ceil(CLUSTER_SIZE))
             .map_err(|source| Error::io("map", &name, source))?;
-        Self::build(base, name, delta, map)
+        let size = base.size();
+        Self::build(base, name, delta, map, 0, size)
     }
 
     /// The overlay of a saved state. `delta` is the file that [`save`](Self::save) filled, or a
@@ -86,12 +91,26 @@ impl Overlay {
             }
             map.set(range.clone());
         }
-        Self::build(base, name, delta, map)
+        Self::build(base, name, delta, map, 0, *size)
     }
 
-    fn build(base: Arc<dyn Disk>, name: String, delta: File, map: Bitmap) -> Result<Self, Error> {
-        delta.set_len(base.size()).map_err(|source| Error::io("resize", &name, source))?;
-        Ok(Self { base, name, delta, map: RwLock::new(map) })
+    /// An overlay of `size` bytes, which begins at `origin` of the delta. What `map` has is there.
+    pub(crate) fn build(
+        base: Arc<dyn Disk>,
+        name: String,
+        delta: File,
+        map: Bitmap,
+        origin: u64,
+        size: u64,
+    ) -> Result<Self, Error> {
+        delta.set_len(origin + size).map_err(|source| Error::io("resize", &name, source))?;
+        Ok(Self { base, name, delta, origin, size, map: RwLock::new(map) })
+    }
+
+    /// Which clusters are in the delta, for whoever makes that durable. Nothing is written
+    /// meanwhile.
+    pub(crate) fn map(&self) -> RwLockWriteGuard<'_, Bitmap> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies what was written into `delta`, an empty file, and returns the state that goes with
@@ -100,9 +119,9 @@ impl Overlay {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, delta: &File) -> Result<OverlayState, Error> {
-        let Self { base, name: _, delta: from, map } = self;
+        let Self { base: _, name: _, delta: from, origin, size, map } = self;
         let map = map.read().unwrap_or_else(PoisonError::into_inner);
-        let size = base.size();
+        let size = *size;
         delta.set_len(size).map_err(self.error("save"))?;
         let written: Vec<Range<u64>> = map.runs(0..map.len()).filter_map(|run| run.set()).collect();
         let mut buf = vec![0; 64 * CLUSTER];
@@ -111,7 +130,7 @@ impl Overlay {
             while at < end {
                 let chunk = usize::try_from(end - at).map_or(buf.len(), |len| len.min(buf.len()));
                 let chunk = &mut buf[..chunk];
-                from.read_exact_at(chunk, at).map_err(self.error("save"))?;
+                from.read_exact_at(chunk, origin + at).map_err(self.error("save"))?;
                 if chunk.iter().any(|&byte| byte != 0) {
                     delta.write_all_at(chunk, at).map_err(self.error("save"))?;
                 }
@@ -132,17 +151,27 @@ impl Overlay {
         move |source| Error::io(what, &self.name, source)
     }
 
+    /// Reads from the base, and zeros past its end.
+    fn read_base(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let left = self.base.size().saturating_sub(offset);
+        let there = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        let (there, past) = buf.split_at_mut(there);
+        past.fill(0);
+        if there.is_empty() { Ok(()) } else { self.base.read(offset, there) }
+    }
+
     /// Brings the part of a cluster outside `keep` from the base into the delta. `keep` is in bytes
     /// of the disk and inside the cluster.
     fn copy_around(&self, cluster: u64, keep: Range<u64>) -> Result<(), Error> {
         let start = cluster * CLUSTER_SIZE;
-        let end = (start + CLUSTER_SIZE).min(self.base.size());
+        let end = (start + CLUSTER_SIZE).min(self.size);
         let mut buf = [0; CLUSTER];
         for part in [start..keep.start, keep.end..end] {
             let len = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(0);
             if let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) {
-                self.base.read(part.start, buf)?;
-                self.delta.write_all_at(buf, part.start).map_err(self.error("write"))?;
+                self.read_base(part.start, buf)?;
+                let at = self.origin + part.start;
+                self.delta.write_all_at(buf, at).map_err(self.error("write"))?;
             }
         }
         Ok(())
@@ -172,7 +201,7 @@ impl Overlay {
         let (first, last) = (clusters.start, clusters.end - 1);
         for cluster in [Some(first), (last != first).then_some(last)].into_iter().flatten() {
             let start = cluster * CLUSTER_SIZE;
-            let stop = (start + CLUSTER_SIZE).min(self.base.size());
+            let stop = (start + CLUSTER_SIZE).min(self.size);
             let keep = offset.max(start)..end.min(stop);
             if keep != (start..stop) && !map.all(cluster..cluster + 1) {
                 self.copy_around(cluster, keep)?;
@@ -184,12 +213,9 @@ impl Overlay {
     }
 
     fn zero(&self, what: &'static str, offset: u64, len: u64) -> Result<(), Error> {
+        let at = self.origin + offset;
         let zero = |delta: &File| {
-            if sys::punch_hole(delta, offset, len)? {
-                Ok(())
-            } else {
-                raw::write_zeros(delta, offset, len)
-            }
+            if sys::punch_hole(delta, at, len)? { Ok(()) } else { raw::write_zeros(delta, at, len) }
         };
         self.change(offset, len, zero, what)
     }
@@ -197,7 +223,7 @@ impl Overlay {
 
 impl std::fmt::Debug for Overlay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { base, name: _, delta: _, map: _ } = self;
+        let Self { base, name: _, delta: _, origin: _, size: _, map: _ } = self;
         f.debug_struct("Overlay").field("base", base).finish_non_exhaustive()
     }
 }
@@ -208,7 +234,7 @@ impl Disk for Overlay {
     }
 
     fn size(&self) -> u64 {
-        self.base.size()
+        self.size
     }
 
     fn read_only(&self) -> bool {
@@ -225,9 +251,10 @@ impl Disk for Overlay {
             let len = usize::try_from(stop - at).unwrap_or(buf.len()).min(buf.len());
             let (part, rest) = buf.split_at_mut(len);
             if run.is_set {
+                let at = self.origin + at;
                 self.delta.read_exact_at(part, at).map_err(self.error("read"))?;
             } else {
-                self.base.read(at, part)?;
+                self.read_base(at, part)?;
             }
             (at, buf) = (stop, rest);
         }
@@ -236,11 +263,12 @@ impl Disk for Overlay {
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         check_write(self, offset, length(buf))?;
-        self.change(offset, length(buf), |delta| delta.write_all_at(buf, offset), "write")
+        let at = self.origin + offset;
+        self.change(offset, length(buf), |delta| delta.write_all_at(buf, at), "write")
     }
 
     /// Does nothing to the host's disk: an overlay does not outlive its process, and a snapshot
-    /// that does is written by [`Overlay::save`].
+    /// that does is written by [`Overlay::save`]. What has to last is a [`Layer`](crate::Layer).
     fn flush(&self) -> Result<(), Error> {
         Ok(())
     }
