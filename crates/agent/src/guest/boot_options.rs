@@ -5,6 +5,15 @@ use std::time::Duration;
 /// How long the root device may take to appear, on a processor of the usual speed.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
+/// What becomes process 1 in the agent's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Init {
+    /// `auto`: the image's own, if it has one.
+    Own,
+    /// This program.
+    Program(String),
+}
+
 /// What the kernel's command line asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootOptions {
@@ -17,7 +26,7 @@ pub(crate) struct BootOptions {
     /// `riad.ro`: mount it read-only.
     pub(crate) read_only: bool,
     /// `riad.init=`: the program that becomes process 1, while the agent goes on beside it.
-    pub(crate) init: Option<String>,
+    pub(crate) init: Option<Init>,
     /// `riad.hostname=`; the image's own `/etc/hostname` otherwise.
     pub(crate) hostname: Option<String>,
     /// `riad.timescale=`: how many times slower than usual this processor may be.
@@ -47,7 +56,13 @@ impl BootOptions {
                 "riad.rootfstype" => options.root_type = value,
                 "riad.rootflags" => options.root_flags = value,
                 "riad.ro" => options.read_only = true,
-                "riad.init" => options.init = Some(value).filter(|path| !path.is_empty()),
+                "riad.init" => {
+                    options.init = match value.as_str() {
+                        "" => None,
+                        "auto" => Some(Init::Own),
+                        _ => Some(Init::Program(value)),
+                    }
+                }
                 "riad.hostname" => options.hostname = Some(value).filter(|name| !name.is_empty()),
                 "riad.timescale" => {
                     options.time_scale = value.parse().unwrap_or(1).clamp(1, 1000);

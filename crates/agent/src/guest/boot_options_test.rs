@@ -21,7 +21,7 @@ fn every_word_is_heard() {
             root_type: "btrfs".into(),
             root_flags: "subvol=a b,noatime".into(),
             read_only: true,
-            init: Some("/sbin/init".into()),
+            init: Some(Init::Program("/sbin/init".into())),
             hostname: Some("box".into()),
             time_scale: 8,
         }
@@ -35,4 +35,9 @@ fn nonsense_falls_back() {
     assert_eq!((options.time_scale, options.init, options.root.as_str()), (1, None, "/dev/b"));
     assert_eq!(BootOptions::parse("riad.timescale=0").time_scale, 1);
     assert_eq!(BootOptions::parse("").root, "/dev/vda");
+}
+
+#[test]
+fn the_images_own_init_is_asked_for_by_auto() {
+    assert_eq!(BootOptions::parse("riad.init=auto").init, Some(Init::Own));
 }

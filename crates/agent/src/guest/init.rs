@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use riad_agent::protocol::BootTimes;
 use thiserror::Error;
 
-use super::boot_options::BootOptions;
+use super::boot_options::{BootOptions, Init};
 use super::endpoint::Endpoint;
 use super::journal::{Journal, Level};
 use super::server::Server;
@@ -81,14 +81,15 @@ fn boot_and_serve() -> Result<std::convert::Infallible, InitError> {
         journal.say(Level::Error, &format!("the loopback interface cannot be brought up: {error}"));
     }
 
-    if let Some(init) = &options.init {
+    let init = options.init.as_ref().and_then(own_init);
+    if let Some(init) = &init {
         hand_over(init)?;
     }
     let mut server = listen(times)?;
     journal.say(Level::Info, "ready");
     loop {
         let mode = server.run().map_err(InitError::Poll)?;
-        if options.init.is_some() {
+        if init.is_some() {
             shutdown::ask_init(mode);
         } else {
             shutdown::stop_machine(mode, server.reaper());
@@ -146,6 +147,18 @@ fn set_hostname(options: &BootOptions, journal: &Journal) {
     let name = options.hostname.clone().or_else(own).unwrap_or_else(|| "riad".to_owned());
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
         journal.say(Level::Error, &format!("the host name cannot be set to {name}: {error}"));
+    }
+}
+
+/// The program that becomes process 1, if there is to be one. Where the kernel would look for it, but
+/// for shells (kernel, `init/main.c`): an image without an init has no use for a shell as one.
+fn own_init(init: &Init) -> Option<String> {
+    match init {
+        Init::Program(path) => Some(path.clone()),
+        Init::Own => ["/sbin/init", "/etc/init", "/bin/init"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .map(str::to_owned),
     }
 }
 
