@@ -29,11 +29,13 @@ use crate::store::{Image, ImageMeta, PackageRecord, Store, WorkDir, write_file};
 /// much of the disk as is in it.
 pub const DEFAULT_SIZE: u64 = 8 << 30;
 
-/// What is installed besides the base system: what a person at a shell reaches for first. Kept
+/// What is installed besides the base system: what a person at a shell reaches for first, and the
+/// init system of machines that live on. Kept
 /// small, as each of them is configured on a slow processor.
-const DEFAULT_PACKAGES: [&str; 9] = [
+const DEFAULT_PACKAGES: [&str; 12] = [
     "bc",
     "ca-certificates",
+    "dbus",
     "debian-archive-keyring",
     "iproute2",
     "iputils-ping",
@@ -41,6 +43,8 @@ const DEFAULT_PACKAGES: [&str; 9] = [
     "less",
     "netbase",
     "procps",
+    "systemd-sysv",
+    "udev",
 ];
 
 /// Raised when the same packages would give a different image.

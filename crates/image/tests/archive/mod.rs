@@ -29,10 +29,11 @@ pub(crate) struct TestArchive {
 }
 
 /// Packages the base system consists of.
-const BASE: [&str; 11] = [
+const BASE: [&str; 14] = [
     "apt",
     "bc",
     "ca-certificates",
+    "dbus",
     "debian-archive-keyring",
     "iproute2",
     "iputils-ping",
@@ -40,6 +41,8 @@ const BASE: [&str; 11] = [
     "less",
     "netbase",
     "procps",
+    "systemd-sysv",
+    "udev",
     "base-files",
 ];
 const BUILTIN: &str = "kernel/virtio_pci.ko\nkernel/virtio_blk.ko\nkernel/ext4.ko\n\
