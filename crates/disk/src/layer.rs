@@ -119,6 +119,22 @@ impl Layer {
         Ok(LayerInfo { size, base_size, allocated: metadata.blocks() * 512 })
     }
 
+    /// Whether [`grow`](Self::grow) would take this size, and `create` have taken it. Works while
+    /// the layer is in use.
+    ///
+    /// # Errors
+    /// [`Error::BadLayer`] says why not; [`Error::Io`].
+    pub fn check_growth(path: &Path, size: u64) -> Result<(), Error> {
+        let LayerInfo { size: old, base_size, allocated: _ } = Self::info(path)?;
+        let bad = |reason| Error::BadLayer { name: path.display().to_string(), reason };
+        if size < old {
+            return Err(bad(format!(
+                "it has {old} bytes already, and disks only grow: ask for more than that"
+            )));
+        }
+        Header { size, base_size }.check().map_err(bad)
+    }
+
     /// Makes the disk of a layer that is not in use larger, durably. What is new reads as zeros.
     ///
     /// # Errors
@@ -128,15 +144,8 @@ impl Layer {
         let name = path.display().to_string();
         let file = open(path, &name)?;
         let old = read_header(&file, &name)?;
-        let bad = |reason| Error::BadLayer { name: name.clone(), reason };
-        if size < old.size {
-            return Err(bad(format!(
-                "it has {} bytes already, and disks only grow: ask for more than that",
-                old.size
-            )));
-        }
+        Self::check_growth(path, size)?;
         let new = Header { size, ..old };
-        new.check().map_err(bad)?;
         let error = |source| Error::io("grow", &name, source);
         // The length first: a header never promises what is not there.
         file.set_len(DATA + size).and_then(|()| file.sync_all()).map_err(error)?;

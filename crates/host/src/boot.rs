@@ -9,9 +9,10 @@ use riad_agent::client::{
     run_session,
 };
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
-use riad_vmm::{Console, Ending, Guest, Vm, VmConfig, VsockHandle};
+use riad_vmm::{Console, Ending, Guest, Keyboard, Vm, VmConfig, VsockHandle};
 
 use crate::limits::Limits;
+use crate::timings::{StageTime, Stopwatch};
 use crate::watch::{self, News, Teller};
 use crate::{ConsoleTail, Error, Stage, printable};
 
@@ -31,14 +32,31 @@ pub(crate) struct Booted {
     news: Receiver<News>,
     teller: Teller,
     limits: Limits,
+    /// It was told to stop before it could be.
+    stop_wanted: bool,
 }
 
 /// A machine on its way there.
-struct Booting {
+pub(crate) struct Booting {
+    vm: Vm,
     console: Console,
+    vsock: VsockHandle,
     news: Receiver<News>,
+    teller: Teller,
     limits: Limits,
     stage: Stage,
+    stop_wanted: bool,
+}
+
+/// How the life of a machine that may restart itself came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// The guest powered off.
+    PoweredOff,
+    /// The guest restarts.
+    Reset,
+    /// Somebody pulled the plug.
+    Unplugged,
 }
 
 impl Booted {
@@ -46,32 +64,63 @@ impl Booted {
     /// the root file system. `stage` is called as stages begin. The console's output goes to `sink`
     /// too.
     pub(crate) fn boot(
-        mut config: VmConfig,
+        config: VmConfig,
         guest: &Guest,
         sink: Option<Box<dyn Write + Send>>,
         limits: Limits,
         stage: &mut dyn FnMut(Stage),
     ) -> Result<Self, Error> {
-        let (teller, news) = watch::channel();
-        let console = Console::new(sink, Some(teller.console_line()));
-        config.vsock = true;
-        if let Some(root) = config.disks.first_mut() {
-            *root = teller.observe(root.clone());
+        Booting::start(config, guest, sink, limits)?.finish(stage)
+    }
+
+    /// Serves until the machine's end, and calls `stopping` when it was told to stop.
+    ///
+    /// # Errors
+    /// The guest died.
+    pub(crate) fn serve(&mut self, stopping: &mut dyn FnMut()) -> Result<Over, Error> {
+        let stage = Stage::Running;
+        loop {
+            if std::mem::take(&mut self.stop_wanted) {
+                stopping();
+                if let Err(source) = self.events.shutdown(ShutdownMode::PowerOff) {
+                    tracing::warn!(%source, "the agent does not take the order to stop");
+                }
+            }
+            match self.news.recv() {
+                Ok(News::Ended(Ending::PowerOff)) => return Ok(Over::PoweredOff),
+                Ok(News::Ended(Ending::Reset)) => return Ok(Over::Reset),
+                Ok(News::Unplug) => return Ok(Over::Unplugged),
+                Ok(News::Stop) => self.stop_wanted = true,
+                Ok(death @ (News::Ended(_) | News::Panic(_) | News::Fatal(_))) => {
+                    return Err(last_words(death, stage, &self.console, &self.news));
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let (source, console) = (ClientError::Gone, tail(&self.console));
+                    return Err(Error::Agent { stage, source, console });
+                }
+            }
         }
-        let mut vm = Vm::start(&config, guest, &console).map_err(Error::vm(&guest.kernel_name))?;
-        teller.attend(&mut vm, limits)?;
-        let Some(vsock) = vm.vsock().cloned() else {
-            let source = std::io::ErrorKind::NotConnected.into();
-            return Err(Error::Host { what: "a vsock", source });
-        };
-        let mut booting = Booting { console, news, limits, stage: Stage::Kernel };
-        let events = booting.wait(stage)?;
-        let Booting { console, news, limits, stage: _ } = booting;
-        Ok(Self { vm, console, vsock, events, news, teller, limits })
+    }
+
+    /// Says where the time went from the kernel's first instruction to now.
+    pub(crate) fn account(&self, watch: &mut Stopwatch) {
+        let times = self.boot_times();
+        let between = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
+        watch.ended_with(
+            Stage::Kernel,
+            &[
+                StageTime {
+                    stage: Stage::Userland,
+                    time: between(times.started, times.root_mounted),
+                },
+                StageTime { stage: Stage::Agent, time: between(times.root_mounted, times.ready) },
+            ],
+        );
     }
 
     /// When the guest did what, by its own clock.
-    pub(crate) fn boot_times(&self) -> BootTimes {
+    fn boot_times(&self) -> BootTimes {
         self.events.hello().times
     }
 
@@ -172,7 +221,56 @@ impl Booted {
 }
 
 impl Booting {
+    /// Builds a machine with a vsock, and starts it.
+    pub(crate) fn start(
+        mut config: VmConfig,
+        guest: &Guest,
+        sink: Option<Box<dyn Write + Send>>,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let (teller, news) = watch::channel();
+        let console = Console::new(sink, Some(teller.console_line()));
+        config.vsock = true;
+        if let Some(root) = config.disks.first_mut() {
+            *root = teller.observe(root.clone());
+        }
+        let mut vm = Vm::start(&config, guest, &console).map_err(Error::vm(&guest.kernel_name))?;
+        teller.attend(&mut vm, limits)?;
+        let Some(vsock) = vm.vsock().cloned() else {
+            let source = std::io::ErrorKind::NotConnected.into();
+            return Err(Error::Host { what: "a vsock", source });
+        };
+        let (stage, stop_wanted) = (Stage::Kernel, false);
+        Ok(Self { vm, console, vsock, news, teller, limits, stage, stop_wanted })
+    }
+
+    /// The way to type on its console.
+    pub(crate) fn keyboard(&self) -> Keyboard {
+        self.vm.keyboard()
+    }
+
+    /// Its console.
+    pub(crate) fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The way to its agent, once that answers.
+    pub(crate) fn vsock(&self) -> &VsockHandle {
+        &self.vsock
+    }
+
+    /// The way to tell it to stop.
+    pub(crate) fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
     /// Waits until the agent has introduced itself.
+    pub(crate) fn finish(mut self, begins: &mut dyn FnMut(Stage)) -> Result<Booted, Error> {
+        let events = self.wait(begins)?;
+        let Self { vm, console, vsock, news, teller, limits, stage: _, stop_wanted } = self;
+        Ok(Booted { vm, console, vsock, events, news, teller, limits, stop_wanted })
+    }
+
     fn wait(&mut self, begins: &mut dyn FnMut(Stage)) -> Result<Events, Error> {
         begins(self.stage);
         let mut deadline = self.deadline();
@@ -188,6 +286,11 @@ impl Booting {
                     });
                 }
                 Ok(News::SessionOver) => continue,
+                Ok(News::Stop) => {
+                    self.stop_wanted = true;
+                    continue;
+                }
+                Ok(News::Unplug) => return Err(Error::Aborted),
                 Ok(death) => {
                     return Err(last_words(death, self.stage, &self.console, &self.news));
                 }
@@ -242,9 +345,12 @@ fn last_words(death: News, stage: Stage, console: &Console, news: &Receiver<News
         News::Panic(message) => Error::Panic { stage, message, console },
         News::Fatal(message) => Error::Fatal { stage, message, console },
         News::Ended(ending) => Error::Ended { stage, ending, console },
-        News::DiskRead | News::Connected | News::Hello(_) | News::SessionOver => {
-            Error::Agent { stage, source: ClientError::Gone, console }
-        }
+        News::DiskRead
+        | News::Connected
+        | News::Hello(_)
+        | News::SessionOver
+        | News::Stop
+        | News::Unplug => Error::Agent { stage, source: ClientError::Gone, console },
     }
 }
 

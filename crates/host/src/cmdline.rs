@@ -1,5 +1,7 @@
 //! The kernel command line of machines with an agent.
 
+use crate::machines::{Boot, MachineConfig, Name};
+
 /// Words for every machine with an agent, and why each is there (Linux,
 /// `Documentation/admin-guide/kernel-parameters.txt`).
 const WORDS: &[(&str, &str)] = &[
@@ -40,6 +42,18 @@ pub(crate) fn agent_machine(time_scale: u32, quiet: bool, append: Option<&str>) 
     words.extend(["riad.root=/dev/vda", &scale]);
     words.extend(append.map(str::trim).filter(|words| !words.is_empty()));
     words.join(" ")
+}
+
+/// Words that make a machine a named one: its name, an identity of its own, and its own init.
+/// systemd would take name and identity from files of the image otherwise (kernel-command-line(7)).
+pub(crate) fn named_machine(name: &Name, config: &MachineConfig) -> String {
+    let id = &config.id;
+    let mut words = format!("riad.hostname={name} systemd.hostname={name} systemd.machine_id={id}");
+    match config.boot {
+        Boot::Auto => words.push_str(" riad.init=auto"),
+        Boot::Agent => {}
+    }
+    words
 }
 
 #[cfg(test)]

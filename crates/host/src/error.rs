@@ -8,7 +8,9 @@ use riad_agent::client::ClientError;
 use riad_vmm::Ending;
 
 use crate::Stage;
+use crate::copy::CopyError;
 use crate::limits::PATIENCE;
+use crate::machines::MachineError;
 
 /// The last lines of a machine's console, safe to show, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,6 +138,12 @@ pub enum Error {
     /// The user gave the command up.
     #[error("the command was given up")]
     Aborted,
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A named machine.
+    #[error(transparent)]
+    Named(#[from] MachineError),
     /// The image's second stage failed.
     #[error("{reason}{}", words(lines))]
     SecondStage {
@@ -167,6 +175,7 @@ impl Error {
             | Self::Late { console, .. }
             | Self::Agent { console, .. }
             | Self::Unreachable { console, .. } => Some(console),
+            Self::Named(MachineError::NotStarted { console, .. }) => Some(console),
             _ => None,
         }
     }

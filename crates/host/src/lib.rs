@@ -3,6 +3,9 @@
 //!
 //! * [`Machine`] is the throw-away machine of `riad run`: [`Machine::start`] brings it from an image
 //!   to an agent that answers, [`Machine::run`] runs a command in it.
+//! * [`machines`] are the named machines of this user: a folder each. [`process`] is the process that
+//!   each of them has while it runs, and the way to talk to it.
+//! * [`mod@copy`] moves files into a running machine and out of it.
 //! * [`images`] finds, builds, lists and removes images. Building boots a machine of ours to run the
 //!   packages' own scripts, in `configure.rs`.
 //! * [`Kernel`] is the files that `riad boot` starts, where there is no agent.
@@ -21,26 +24,31 @@
 
 mod boot;
 mod cmdline;
+mod command;
 mod configure;
+pub mod copy;
 pub mod doctor;
 mod error;
 pub mod images;
 mod kernel;
 mod limits;
 mod machine;
+pub mod machines;
 mod observed;
 mod printable;
+pub mod process;
 mod size;
 mod stage;
 mod timings;
 mod watch;
 
+pub use command::Command;
 pub use error::{ConsoleTail, Error};
 pub use images::{ImageOptions, ImageRef, Progress};
 pub use kernel::{Kernel, open_disk, start_error};
-pub use machine::{Command, Machine, MachineOptions};
+pub use machine::{Machine, MachineOptions};
 pub use printable::printable;
-pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo};
+pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo, control};
 pub use riad_agent::protocol::TtyRequest;
 pub use size::{Size, SizeError};
 pub use stage::{Observer, Stage};

@@ -64,7 +64,7 @@ impl Limits {
             Stage::Command => 6,
             Stage::Teardown => 6,
             // Downloads and disks have limits of their own.
-            Stage::Start | Stage::Image | Stage::Machine => return None,
+            Stage::Start | Stage::Image | Stage::Machine | Stage::Running => return None,
         };
         Some(Duration::from_secs(seconds).saturating_mul(self.scale()))
     }

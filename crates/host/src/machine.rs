@@ -1,13 +1,11 @@
 //! The machine of `riad run`: made from an image, thrown away after its command.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, control};
-use riad_agent::protocol::{ExecRequest, TtyRequest};
 use riad_disk::{Disk, Overlay, RawDisk};
 use riad_image::Image;
 use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
@@ -16,8 +14,8 @@ use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
 use crate::kernel::read;
 use crate::limits::Limits;
-use crate::timings::{StageTime, Stopwatch};
-use crate::{Error, Observer, Stage, Timings, cmdline};
+use crate::timings::Stopwatch;
+use crate::{Command, Error, Observer, Stage, Timings, cmdline};
 
 /// What a machine is made to.
 pub struct MachineOptions {
@@ -40,24 +38,6 @@ pub struct MachineOptions {
     /// Where the serial console is shown.
     pub console: Option<Box<dyn Write + Send>>,
 }
-
-/// A command to run in a machine.
-#[derive(Debug, Clone, Default)]
-pub struct Command {
-    /// The command and its arguments; a login shell when empty.
-    pub argv: Vec<OsString>,
-    /// Variables for it.
-    pub env: Vec<(OsString, OsString)>,
-    /// Where it runs, in the guest.
-    pub workdir: Option<OsString>,
-    /// Who runs it: `name`, `uid`, `name:group` or `uid:gid`.
-    pub user: Option<String>,
-    /// A terminal for it; pipes otherwise.
-    pub tty: Option<TtyRequest>,
-}
-
-/// Shells to log in with, the best first.
-const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// A machine that runs, with an agent that answers. Dropping it ends it; nothing of it is left.
 pub struct Machine {
@@ -105,18 +85,7 @@ impl Machine {
             }
             observer.stage(stage);
         })?;
-        let times = booted.boot_times();
-        let between = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
-        watch.ended_with(
-            Stage::Kernel,
-            &[
-                StageTime {
-                    stage: Stage::Userland,
-                    time: between(times.started, times.root_mounted),
-                },
-                StageTime { stage: Stage::Agent, time: between(times.root_mounted, times.ready) },
-            ],
-        );
+        booted.account(&mut watch);
         observer.stage(Stage::Command);
         Ok(Self { booted, watch, control })
     }
@@ -134,36 +103,9 @@ impl Machine {
     /// [`Error::NotStarted`] when there is no such command, [`Error::Aborted`] when the caller gave
     /// it up, and whatever happens to machines.
     pub fn run(&mut self, command: &Command, io: SessionIo<'_>) -> Result<ExitStatus, Error> {
-        let Command { argv, env, workdir, user, tty } = command;
-        let mut request = ExecRequest {
-            argv: argv.clone(),
-            env: env.clone(),
-            cwd: workdir.clone(),
-            user: user.clone(),
-            tty: tty.clone(),
-            stdin: true,
-        };
-        if !argv.is_empty() {
-            return self.session(&request, &io);
-        }
-        let mut result = Err(Error::Aborted);
-        for shell in SHELLS {
-            request.argv = vec![shell.into(), "-l".into()];
-            result = self.session(&request, &io);
-            let is_missing =
-                matches!(&result, Err(error @ Error::NotStarted(_)) if error.exit_code() == 127);
-            if !is_missing {
-                break;
-            }
-        }
-        result
-    }
-
-    fn session(&mut self, request: &ExecRequest, io: &SessionIo<'_>) -> Result<ExitStatus, Error> {
-        let &SessionIo { stdin, stdout, stderr } = io;
-        let io = SessionIo { stdin, stdout, stderr };
         let control = (&self.control.0, &self.control.1);
-        Ok(self.booted.session(request, io, control)?.status)
+        let booted = &mut self.booted;
+        command.run(io, |request, io| Ok(booted.session(request, io, control)?.status))
     }
 
     /// Takes the machine apart and tells where the time went.

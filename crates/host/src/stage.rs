@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Progress;
 
-/// A stage of `riad run`, in order. What a person waits for, what a limit is set to, and what an
+/// A stage of a machine's life, in order. What a person waits for, what a limit is set to, and what an
 /// error names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,6 +23,8 @@ pub enum Stage {
     Userland,
     /// The agent introduces itself.
     Agent,
+    /// A named machine is in use.
+    Running,
     /// The user's command runs.
     Command,
     /// The machine is taken apart.
@@ -40,6 +42,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Userland => "userland",
             Self::Agent => "agent",
+            Self::Running => "running",
             Self::Command => "command",
             Self::Teardown => "teardown",
         }

@@ -37,6 +37,10 @@ pub(crate) enum News {
     Ended(Ending),
     /// The session whose end was waited for is over.
     SessionOver,
+    /// Somebody wants the machine to stop in an orderly way.
+    Stop,
+    /// Somebody pulls the machine's plug.
+    Unplug,
 }
 
 /// The end that tells. Kinds of news are few and each is told once, so there is always room.

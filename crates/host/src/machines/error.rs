@@ -1,0 +1,161 @@
+//! What can go wrong with named machines.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Name, State};
+
+/// What can go wrong with named machines.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// The directory of machines could not be chosen.
+    #[error(
+        "no place for machines: neither RIAD_MACHINES, XDG_DATA_HOME nor HOME is set; set \
+         RIAD_MACHINES to a directory with a few gigabytes free"
+    )]
+    NoDirectory,
+    /// A name that no machine can have.
+    #[error(
+        "'{0}' cannot be the name of a machine: use lower-case letters, digits and '-', with a letter \
+         or digit at both ends, at most {most} of them",
+        most = Name::MOST
+    )]
+    BadName(String),
+    /// There is no machine of that name.
+    #[error(
+        "there is no machine '{0}'; `riad ls` lists those that there are, `riad create {0}` makes it"
+    )]
+    NoSuchMachine(Name),
+    /// The name is taken.
+    #[error("there is a machine '{0}' already: choose another name, or `riad delete {0}` first")]
+    Exists(Name),
+    /// It would have to be stopped.
+    #[error(
+        "machine '{name}' is {state}, and can be {what} only when it is stopped: `riad stop {name}`"
+    )]
+    NotStopped {
+        /// The machine.
+        name: Name,
+        /// What it is instead.
+        state: State,
+        /// What was to be done to it: `renamed`, ...
+        what: &'static str,
+    },
+    /// It would have to run.
+    #[error("machine '{name}' is {state}, not running: `riad start {name}` starts it")]
+    NotRunning {
+        /// The machine.
+        name: Name,
+        /// What it is instead.
+        state: State,
+    },
+    /// It ended while something was done in it.
+    #[error("machine '{name}' ended meanwhile, and is {state} now; `riad why {name}` tells more")]
+    WentAway {
+        /// The machine.
+        name: Name,
+        /// What it is now.
+        state: State,
+    },
+    /// It may not be deleted.
+    #[error("machine '{0}' is protected: `riad set {0} --protect off` lets it be deleted")]
+    Protected(Name),
+    /// A file was written by a newer Riad.
+    #[error(
+        "{} was written by a newer Riad (schema {found}; this one reads up to {known}): use that Riad, or \
+         a newer one", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+        /// The newest schema that can be read.
+        known: u32,
+    },
+    /// A file cannot be understood.
+    #[error(
+        "{} is damaged: {reason}; repair it with an editor, or delete the machine", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image that a machine stands on is gone.
+    #[error("the image that the machine stands on cannot be used: {0}")]
+    Base(riad_image::Error),
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] riad_disk::Error),
+    /// The machine's process did not answer as it should.
+    #[error(
+        "the process of machine '{name}' did not answer: {reason}; `riad why {name}` may tell more"
+    )]
+    Process {
+        /// The machine.
+        name: Name,
+        /// What happened.
+        reason: String,
+    },
+    /// The machine did not start.
+    #[error("machine '{name}' did not start: {reason}")]
+    NotStarted {
+        /// The machine.
+        name: Name,
+        /// What its process said.
+        reason: String,
+        /// The console's last lines.
+        console: crate::ConsoleTail,
+    },
+    /// The machine did not stop in time.
+    #[error(
+        "machine '{name}' did not stop within {seconds} seconds: look at `riad logs {name}`, or \
+         `riad stop --force {name}`, which is like pulling its plug"
+    )]
+    NotStoppedInTime {
+        /// The machine.
+        name: Name,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A file system operation failed.
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    Io {
+        /// What was being done, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl MachineError {
+    /// A failure of something that was done to a path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Whether a file is just not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+}
+
+/// What to do about failures that something can be done about.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room on that disk, or set RIAD_MACHINES to a directory on another"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; set RIAD_MACHINES to a directory that you may write to"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,257 @@
+//! Talking to a machine's process, from any command.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use riad_agent::client::{ClientError, ControlReceiver, ExitStatus, SessionIo, run_session};
+use rustix::fs::{Mode, OFlags};
+
+use super::control::{Order, Reply};
+use super::fds;
+use crate::machines::{Folder, MachineError, Phase, RunState, SOCKET, State};
+use crate::{Command, Error};
+
+/// How long a process that is about to be gone is given.
+const GOING: Duration = Duration::from_secs(5);
+
+/// A connection to a machine's process.
+#[derive(Debug)]
+pub struct Connection {
+    reader: BufReader<UnixStream>,
+    folder: Folder,
+}
+
+/// What is true of a machine, whenever it changes; it ends with the machine's process.
+#[derive(Debug)]
+pub struct News(Connection);
+
+impl Connection {
+    /// Finds the machine's process.
+    ///
+    /// # Errors
+    /// [`MachineError::NotRunning`] when it has none.
+    pub fn open(folder: &Folder) -> Result<Self, MachineError> {
+        match connect(folder) {
+            Ok(stream) => Ok(Self { reader: BufReader::new(stream), folder: folder.clone() }),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                // The folder tells what is true; a process that is just born has no socket yet.
+                let (name, state) = (folder.name().clone(), folder.state()?);
+                Err(MachineError::NotRunning { name, state })
+            }
+            Err(error) => Err(MachineError::io("connect to", &folder.path().join(SOCKET))(error)),
+        }
+    }
+
+    fn failed(&self, reason: impl ToString) -> MachineError {
+        MachineError::Process { name: self.folder.name().clone(), reason: reason.to_string() }
+    }
+
+    fn send(&mut self, order: &Order) -> Result<(), MachineError> {
+        let sent = self.reader.get_ref().write_all(order.to_line().as_bytes());
+        sent.map_err(|error| self.failed(error))
+    }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, MachineError> {
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(line)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn reply(&self, line: &[u8]) -> Result<serde_json::Value, MachineError> {
+        match Reply::parse(line) {
+            Ok(Reply::Ok(value)) => Ok(value),
+            Ok(Reply::Error(sentence)) => Err(self.failed(sentence)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn ask(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
+        if self.send(order).is_ok()
+            && let Some(line) = self.line()?
+        {
+            return self.reply(&line);
+        }
+        Err(self.gone()?)
+    }
+
+    /// The error when the process ended before it answered.
+    fn gone(&self) -> Result<MachineError, MachineError> {
+        let deadline = Instant::now() + GOING;
+        while self.folder.is_alive()? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let (name, state) = (self.folder.name().clone(), self.folder.state()?);
+        Ok(match state.is_alive() {
+            true => self.failed("it closed the connection"),
+            false => MachineError::NotRunning { name, state },
+        })
+    }
+
+    /// What is true of the machine.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn status(mut self) -> Result<RunState, MachineError> {
+        let value = self.ask(&Order::Status)?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
+    }
+
+    /// What is true of the machine, now and whenever it changes.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn news(mut self) -> Result<News, MachineError> {
+        self.ask(&Order::Events)?;
+        Ok(News(self))
+    }
+
+    /// Has the machine stopped, and waits until it is, for `limit` at most.
+    ///
+    /// # Errors
+    /// [`MachineError::NotStoppedInTime`], [`MachineError::Process`].
+    pub fn stop(mut self, force: bool, limit: Duration) -> Result<(), MachineError> {
+        let deadline = Instant::now().checked_add(limit);
+        match self.ask(&Order::Stop { force }) {
+            // It went by itself.
+            Ok(_) | Err(MachineError::NotRunning { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let folder = self.folder.clone();
+        let timeout = Some(limit).filter(|limit| !limit.is_zero());
+        self.reader.get_ref().set_read_timeout(timeout).map_err(|error| self.failed(error))?;
+        // The end of the connection is the end of the process; or else the time is over.
+        let _ = self.line();
+        while folder.is_alive()? {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let (name, seconds) = (folder.name().clone(), limit.as_secs());
+                return Err(MachineError::NotStoppedInTime { name, seconds });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// The machine's console: what the guest writes can be read, and what is written is typed.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn console(mut self) -> Result<(impl io::Read + use<>, UnixStream), MachineError> {
+        self.ask(&Order::Console)?;
+        let writer = self.reader.get_ref().try_clone().map_err(|error| self.failed(error))?;
+        Ok((self.reader, writer))
+    }
+
+    /// A connection to the agent in the guest.
+    fn session(mut self) -> Result<OwnedFd, MachineError> {
+        let sent = self.send(&Order::Session);
+        let received = sent.is_ok().then(|| fds::receive(self.reader.get_ref()));
+        let Some(Ok((line, fd))) = received else { return Err(self.gone()?) };
+        self.reply(&line)?;
+        fd.ok_or_else(|| self.failed("it sent no connection to the agent"))
+    }
+}
+
+fn connect(folder: &Folder) -> io::Result<UnixStream> {
+    // As the server does it: a socket's address is short, and paths are long.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(folder.path(), flags, Mode::empty())?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+}
+
+impl Iterator for News {
+    type Item = Result<RunState, MachineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = match self.0.line() {
+            Ok(line) => line?,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(serde_json::from_slice(&line).map_err(|error| self.0.failed(error)))
+    }
+}
+
+impl News {
+    /// Waits until something is true of the machine; `None` when its process ended before.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn until(
+        &mut self,
+        mut is_true: impl FnMut(&RunState) -> bool,
+    ) -> Result<Option<RunState>, MachineError> {
+        for state in self {
+            let state = state?;
+            if is_true(&state) {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Folder {
+    /// Waits until the machine's agent answers, if it is on its way there.
+    ///
+    /// # Errors
+    /// [`MachineError::NotRunning`] when it is off, or goes off.
+    pub fn wait_ready(&self) -> Result<(), MachineError> {
+        let ready = Connection::open(self)?
+            .news()?
+            .until(|state| matches!(state.phase, Phase::Running | Phase::Stopping))?;
+        match ready {
+            Some(_) => Ok(()),
+            None => {
+                Err(MachineError::NotRunning { name: self.name().clone(), state: self.state()? })
+            }
+        }
+    }
+
+    /// Runs a command in the machine, which must run.
+    ///
+    /// # Errors
+    /// [`Error::NotStarted`] when there is no such command, [`Error::Aborted`] when the caller gave
+    /// it up, and whatever happens to machines.
+    pub fn run(
+        &self,
+        command: &Command,
+        io: SessionIo<'_>,
+        control: Option<&ControlReceiver>,
+    ) -> Result<ExitStatus, Error> {
+        command.run(io, |request, io| {
+            let stream = Connection::open(self)?.session()?;
+            match run_session(stream, request, io, control) {
+                Ok(end) => Ok(end.status),
+                Err(error @ ClientError::NotStarted(_)) => Err(Error::NotStarted(error)),
+                Err(ClientError::Aborted) => Err(Error::Aborted),
+                Err(source) => Err(self.session_failed(source).into()),
+            }
+        })
+    }
+
+    /// Why a session ended early: because the machine did, or for a reason of its own.
+    fn session_failed(&self, source: ClientError) -> MachineError {
+        let name = self.name().clone();
+        // The process may be about to write down what happened.
+        let deadline = Instant::now() + GOING;
+        while Instant::now() < deadline {
+            match self.state() {
+                Ok(State::Running) if !matches!(source, ClientError::Gone) => break,
+                Ok(State::Running) => std::thread::sleep(Duration::from_millis(50)),
+                Ok(state) => return MachineError::WentAway { name, state },
+                Err(error) => return error,
+            }
+        }
+        MachineError::Process { name, reason: source.to_string() }
+    }
+}

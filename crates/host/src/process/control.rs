@@ -1,0 +1,106 @@
+//! What is said on a machine's control socket: one line of JSON from whoever connects, one line of
+//! JSON back, and then what was asked for. `docs/control-protocol.md` is the reference.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol.
+pub const VERSION: u32 = 1;
+
+/// The longest request, in bytes, with the newline.
+pub const MOST_REQUEST: usize = 4096;
+
+/// What is asked of a machine's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Order {
+    /// Says what is true of the machine: a [`RunState`](crate::machines::RunState) comes back.
+    Status,
+    /// Connects to the agent: the reply comes with a descriptor, on which a session of the agent's
+    /// protocol is to be begun.
+    Session,
+    /// Stops the machine; the connection is closed when it is off.
+    Stop {
+        /// Pulls the plug, instead of having the guest shut down.
+        #[serde(default)]
+        force: bool,
+    },
+    /// The console: after the reply, what the guest writes comes out of the connection, and what is
+    /// sent is typed.
+    Console,
+    /// News: after the reply, a line with the machine's state whenever it changes.
+    Events,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    riad: u32,
+    #[serde(flatten)]
+    order: Order,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    riad: u64,
+}
+
+impl Order {
+    /// The order as a line.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let request = Request { riad: VERSION, order: self.clone() };
+        // Nothing in it can fail to be written.
+        serde_json::to_string(&request).unwrap_or_default() + "\n"
+    }
+
+    /// Reads a line, with or without its newline.
+    ///
+    /// # Errors
+    /// A sentence for whoever asked.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        if line.len() > MOST_REQUEST {
+            return Err(format!("a request has at most {MOST_REQUEST} bytes"));
+        }
+        let not_understood = |error: serde_json::Error| {
+            format!("the machine's process does not understand the request: {error}")
+        };
+        let VersionOnly { riad } = serde_json::from_slice(line).map_err(not_understood)?;
+        if riad > u64::from(VERSION) {
+            return Err(format!(
+                "the machine's process is an older Riad's (protocol {VERSION}, not {riad}): stop and \
+                 start the machine, and it is this one's"
+            ));
+        }
+        let request: Request = serde_json::from_slice(line).map_err(not_understood)?;
+        Ok(request.order)
+    }
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// As asked.
+    Ok(serde_json::Value),
+    /// Not so: a sentence for people.
+    Error(String),
+}
+
+impl Reply {
+    /// The reply as a line.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(line)
+    }
+}
+
+#[cfg(test)]
+#[path = "control_test.rs"]
+mod tests;

@@ -1,0 +1,48 @@
+use super::*;
+
+#[test]
+fn orders_are_what_they_were() {
+    for order in [
+        Order::Status,
+        Order::Session,
+        Order::Stop { force: true },
+        Order::Stop { force: false },
+        Order::Console,
+        Order::Events,
+    ] {
+        assert_eq!(Order::parse(order.to_line().as_bytes()), Ok(order));
+    }
+    assert_eq!(
+        Order::Stop { force: true }.to_line(),
+        "{\"riad\":1,\"do\":\"stop\",\"force\":true}\n"
+    );
+    // What a later version may leave out or add.
+    assert_eq!(Order::parse(b"{\"riad\":1,\"do\":\"stop\"}"), Ok(Order::Stop { force: false }));
+    assert_eq!(Order::parse(b"{\"riad\":1,\"do\":\"status\",\"more\":[1]}"), Ok(Order::Status));
+}
+
+#[test]
+fn what_is_none_is_refused_in_a_sentence() {
+    for (line, words) in [
+        (&b""[..], "does not understand"),
+        (b"status\n", "does not understand"),
+        (b"{\"do\":\"status\"}", "riad"),
+        (b"{\"riad\":1}", "do"),
+        (b"{\"riad\":1,\"do\":\"dance\"}", "dance"),
+        (b"{\"riad\":2,\"do\":\"dance\"}", "older Riad's"),
+        (b"{\"riad\":1,\"do\":\"stop\",\"force\":\"yes\"}", "yes"),
+    ] {
+        let error = Order::parse(line).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(Order::parse(&[b' '; MOST_REQUEST + 1]).unwrap_err().contains("4096"));
+}
+
+#[test]
+fn replies_are_what_they_were() {
+    let ok = Reply::Ok(serde_json::json!({"phase": "running"}));
+    let error = Reply::Error("no".to_owned());
+    for reply in [ok, error] {
+        assert_eq!(Reply::parse(reply.to_line().as_bytes()).unwrap(), reply);
+    }
+}

@@ -1,0 +1,245 @@
+//! The process of a named machine: one for each that runs, apart from the command that started it.
+//!
+//! * [`start`] is the command's side: it starts the process and hears of it until the agent answers.
+//! * [`live`] is the process's: it holds the lock `alive` of the machine's folder, runs the machine,
+//!   says in the folder what is true of it, and answers on the control socket.
+//! * [`Connection`] is how any later command finds the process and talks to it.
+//!
+//! The process leaves the terminal and the session of whoever started it, keeps nothing of the
+//! environment, and ends with its machine. A guest that restarts itself gets a new machine in the same
+//! process, on the same disk.
+
+mod client;
+mod confine;
+pub mod control;
+mod fds;
+mod launch;
+mod server;
+mod settle;
+mod shared;
+mod tap;
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use riad_disk::{Disk, Layer, RawDisk};
+use riad_image::Image;
+use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+
+pub use client::{Connection, News};
+pub use launch::{Started, start};
+
+use crate::boot::{Booting, Over};
+use crate::kernel::read;
+use crate::limits::Limits;
+use crate::machines::{
+    Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState,
+};
+use crate::timings::Stopwatch;
+use crate::{ConsoleTail, Error, Stage, cmdline, images};
+use shared::{Shared, Ways, unix_ms};
+use tap::Tap;
+
+/// Is a machine's process, from its beginning to its end. News of the start go to `birth`.
+///
+/// # Errors
+/// The machine could not be run at all. What happens to it later is written down in its folder, and
+/// is no error of the process.
+pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
+    let began = Instant::now();
+    // Fails only for who leads a session already, which is as well.
+    let _ = rustix::process::setsid();
+    let folder = Folder::at(folder)?;
+    // Never given back: who sees it free finds no process, and no socket, either.
+    Box::leak(Box::new(folder.live()?));
+    let config = folder.config()?;
+    let [console_log, _] = folder.console_logs();
+    let tap = Tap::new(console_log.clone()).map_err(MachineError::io("write", &console_log))?;
+    let prepared = prepare(&folder, &config);
+    // From here on, while there is one thread still, nothing else can be opened.
+    let confined = match &prepared {
+        Ok(prepared) => confine::confine(folder.path(), prepared.image.directory()),
+        Err(_) => Vec::new(),
+    };
+    let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
+    let state = RunState {
+        schema: RunState::SCHEMA,
+        pid: std::process::id(),
+        engine: engine.name().to_owned(),
+        cpus: config.cpus,
+        memory: config.memory,
+        began: unix_ms(),
+        reboots: 0,
+        phase: Phase::Starting,
+        stage: Stage::Start.name().to_owned(),
+        stages: Vec::new(),
+        system: None,
+        confined,
+        ended: None,
+    };
+    let shared = Shared::new(folder, tap, state);
+    let told = {
+        let shared = shared.clone();
+        let is_born = |state: &RunState| state.phase != Phase::Starting;
+        std::thread::Builder::new()
+            .name("birth".into())
+            .spawn(move || server::follow(&shared, &birth, is_born))
+            .map_err(|source| Error::Host { what: "a thread", source })?
+    };
+    let ended = prepared.and_then(|prepared| run(&shared, &config, prepared, began));
+    match ended {
+        Ok(how @ How::PoweredOff) => {
+            shared.ended(how, "the guest powered off".to_owned(), Vec::new());
+        }
+        Ok(how) => shared.ended(how, "it was stopped by force".to_owned(), Vec::new()),
+        Err(error) => {
+            let console = error.console().map(|ConsoleTail(lines)| lines.clone());
+            shared.ended(How::Failed, sentence(&error), console.unwrap_or_default());
+        }
+    }
+    // Whoever waits for the start has heard of its end when this is over.
+    let _ = told.join();
+    Ok(())
+}
+
+/// An error and its causes. A cause that the error has told already is not said again.
+fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What is opened, found and written before the process is confined.
+struct Prepared {
+    engine: EngineKind,
+    image: Image,
+    /// The initial RAM disk, which is in the image's directory.
+    initrd: PathBuf,
+    listener: UnixListener,
+}
+
+fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
+    let engine = choose_engine(config.engine).map_err(Error::Vm)?;
+    let image = Machines::base(folder, config)?;
+    let initrd = image.initramfs(images::agent(&image.meta().arch)?)?;
+    let socket = folder.path().join(crate::machines::SOCKET);
+    let listener = server::bind(folder.path()).map_err(MachineError::io("listen on", &socket))?;
+    Ok(Prepared { engine, image, initrd, listener })
+}
+
+/// Runs the machine until its guest powers off, however often it restarts before.
+fn run(
+    shared: &Shared,
+    config: &MachineConfig,
+    prepared: Prepared,
+    began: Instant,
+) -> Result<How, Error> {
+    let Prepared { engine, image, initrd, listener } = prepared;
+    let mut watch = Stopwatch::new(began);
+    server::serve_all(listener, shared)
+        .map_err(|source| Error::Host { what: "a thread", source })?;
+    let limits = Limits::new(engine);
+    watch.ended(Stage::Start);
+    shared.stage(Stage::Image);
+    let rootfs = image.rootfs();
+    let base_size = std::fs::metadata(&rootfs).map_err(MachineError::io("read", &rootfs))?.len();
+    // The file system is as large as the image made it, until it is told of more.
+    let after = After { grown: config.disk > base_size, boot: config.boot };
+    let base = Arc::new(RawDisk::open(&rootfs, true)?);
+    let path = shared.folder().disk_path();
+    if Layer::info(&path)?.size < config.disk {
+        Layer::grow(&path, config.disk)?;
+    }
+    let disk = Arc::new(Layer::open(&path, base)?);
+    watch.ended(Stage::Image);
+    loop {
+        shared.stage(Stage::Machine);
+        let guest = guest(shared.folder().name(), config, &image.kernel(), &initrd, limits)?;
+        let hardware = vm_config(config, engine, &disk);
+        let result = one(shared, &hardware, &guest, limits, watch, after);
+        // Whatever became of the guest, what it wrote is kept.
+        disk.flush()?;
+        match result? {
+            Over::PoweredOff => return Ok(How::PoweredOff),
+            Over::Unplugged => return Ok(How::Forced),
+            Over::Reset if shared.is_unplugged() => return Ok(How::Forced),
+            Over::Reset => shared.restarts(),
+        }
+        watch = Stopwatch::new(Instant::now());
+    }
+}
+
+/// What there is to do once the agent answers.
+#[derive(Debug, Clone, Copy)]
+struct After {
+    /// The disk is larger than the file system that the image has on it.
+    grown: bool,
+    boot: Boot,
+}
+
+fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<Layer>) -> VmConfig {
+    VmConfig {
+        cpus: config.cpus,
+        memory: config.memory,
+        engine,
+        code_cache: config.code_cache,
+        disks: vec![Arc::clone(disk) as Arc<dyn Disk>],
+        ..VmConfig::default()
+    }
+}
+
+/// From one start of the guest to its next.
+fn one(
+    shared: &Shared,
+    config: &VmConfig,
+    guest: &Guest,
+    limits: Limits,
+    mut watch: Stopwatch,
+    after: After,
+) -> Result<Over, Error> {
+    let sink = Box::new(shared.tap().clone());
+    let booting = Booting::start(config.clone(), guest, Some(sink), limits)?;
+    watch.ended(Stage::Machine);
+    shared.set_ways(Ways {
+        vsock: booting.vsock().clone(),
+        keyboard: booting.keyboard(),
+        console: booting.console().clone(),
+        teller: booting.teller().clone(),
+        patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
+    });
+    let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {
+        Ok(booted) => booted,
+        Err(Error::Aborted) => return Ok(Over::Unplugged),
+        Err(error) => return Err(error),
+    };
+    booted.account(&mut watch);
+    shared.running(&watch.finish(None).stages);
+    settle::begin(shared, after.grown, after.boot)?;
+    booted.serve(&mut || shared.stopping())
+}
+
+/// What the machine starts with.
+fn guest(
+    name: &Name,
+    config: &MachineConfig,
+    kernel: &Path,
+    initrd: &Path,
+    limits: Limits,
+) -> Result<Guest, Error> {
+    let words = cmdline::named_machine(name, config);
+    Ok(Guest {
+        kernel_name: kernel.display().to_string(),
+        kernel: read("kernel", kernel)?,
+        cmdline: cmdline::agent_machine(limits.scale(), false, Some(&words)),
+        modules: vec![(String::new(), read("initial RAM disk", initrd)?)],
+    })
+}

@@ -1,0 +1,189 @@
+//! The control socket of a machine's process. A thread for each connection, and not many of them.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use riad_agent::protocol::PORT;
+use rustix::fs::{Mode, OFlags};
+
+use super::control::{MOST_REQUEST, Order, Reply};
+use super::fds;
+use super::shared::Shared;
+use crate::machines::{Phase, RunState, SOCKET};
+
+/// Connections at once; more are refused.
+const MOST: usize = 256;
+/// How long a request may take to arrive.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a guest may take to read what is typed before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Lines of the console that a viewer sees first.
+const SEEN_BEFORE: usize = 24;
+
+/// Serves connections, by threads, until the process ends.
+///
+/// # Errors
+/// The host refuses the thread.
+pub(super) fn serve_all(listener: UnixListener, shared: &Shared) -> io::Result<()> {
+    let shared = shared.clone();
+    let count = Arc::new(AtomicUsize::new(0));
+    thread::Builder::new().name("control".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // Out of descriptors: they come back.
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            if count.fetch_add(1, Ordering::Relaxed) >= MOST {
+                count.fetch_sub(1, Ordering::Relaxed);
+                let _ = say(&stream, &Reply::Error("too many connections; try again".to_owned()));
+                continue;
+            }
+            let (shared, finished) = (shared.clone(), Arc::clone(&count));
+            let body = move || {
+                if let Err(error) = serve(&shared, &stream) {
+                    tracing::debug!(%error, "a connection to the control socket ended");
+                }
+                finished.fetch_sub(1, Ordering::Relaxed);
+            };
+            if thread::Builder::new().name("client".into()).spawn(body).is_err() {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Listens in a machine's folder, however long its path is: the address of a socket has 108 bytes (unix(7)),
+/// so the folder is named by a descriptor.
+///
+/// # Errors
+/// The host refuses the socket.
+pub(super) fn bind(folder: &Path) -> io::Result<UnixListener> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(folder, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+    // The one of a process that is gone.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST))?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    let most = MOST_REQUEST as u64 + 1;
+    reader.by_ref().take(most).read_until(b'\n', &mut line)?;
+    stream.set_read_timeout(None)?;
+    let order = match Order::parse(&line) {
+        Ok(order) => order,
+        Err(sentence) => return say(stream, &Reply::Error(sentence)),
+    };
+    match order {
+        Order::Status => say(stream, &ok(&shared.state())),
+        Order::Session => session(shared, stream),
+        Order::Stop { force } => {
+            shared.stop(force);
+            say(stream, &ok(&shared.state()))?;
+            // Until the process ends, and the connection with it; or whoever waits is gone.
+            let _ = reader.read(&mut [0]);
+            Ok(())
+        }
+        Order::Console => console(shared, stream, reader),
+        Order::Events => {
+            say(stream, &ok(&shared.state()))?;
+            follow(shared, stream, |_| false)
+        }
+    }
+}
+
+fn ok(state: &RunState) -> Reply {
+    Reply::Ok(serde_json::to_value(state).unwrap_or_default())
+}
+
+fn say(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    stream.write_all(reply.to_line().as_bytes())
+}
+
+/// Writes what is true, now and whenever it changes, until `enough`.
+pub(super) fn follow(
+    shared: &Shared,
+    mut stream: &UnixStream,
+    enough: impl Fn(&RunState) -> bool,
+) -> io::Result<()> {
+    let mut seen = 0;
+    loop {
+        let (state, version) = shared.next(seen);
+        seen = version;
+        let line = serde_json::to_string(&state)? + "\n";
+        stream.write_all(line.as_bytes())?;
+        if enough(&state) || state.phase == Phase::Ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Hands a connection to the agent over.
+fn session(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
+    let refused = |sentence: String| say(stream, &Reply::Error(sentence));
+    let state = shared.state();
+    let Some(ways) = shared.get_ways().filter(|_| state.phase != Phase::Starting) else {
+        return refused(format!("the machine is not ready: stage '{}'", state.stage));
+    };
+    match ways.vsock.connect(PORT, ways.patience) {
+        Ok(agent) => {
+            let reply = Reply::Ok(serde_json::Value::Null);
+            fds::send(stream, reply.to_line().as_bytes(), agent.as_fd())
+        }
+        Err(error) => refused(format!("the agent in the guest cannot be reached: {error}")),
+    }
+}
+
+/// Shows the console, and types on it.
+fn console(shared: &Shared, mut stream: &UnixStream, mut typed: impl Read) -> io::Result<()> {
+    let Some(first) = shared.get_ways() else {
+        return say(stream, &Reply::Error("the machine has no console yet; try again".to_owned()));
+    };
+    say(stream, &ok(&shared.state()))?;
+    let shown = shared.tap().view();
+    for line in first.console.tail(SEEN_BEFORE) {
+        stream.write_all(line.as_bytes())?;
+        stream.write_all(b"\r\n")?;
+    }
+    let writer = stream.try_clone()?;
+    let showing = thread::Builder::new().name("viewer".into()).spawn(move || {
+        let mut writer = &writer;
+        for bytes in shown {
+            if writer.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        // Too slow, or gone: no more keys either.
+        let _ = writer.shutdown(std::net::Shutdown::Both);
+    })?;
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = typed.read(&mut buffer) {
+        // The machine may have restarted since.
+        let Some(ways) = shared.get_ways() else { continue };
+        let mut keys = buffer.get(..count).unwrap_or_default();
+        while let Some(taken) = ways.keyboard.type_on_console(keys) {
+            keys = keys.get(taken..).unwrap_or_default();
+            if keys.is_empty() {
+                break;
+            }
+            ways.console.wait_for_room(ASK_AGAIN);
+        }
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    drop(showing);
+    Ok(())
+}

@@ -1,0 +1,32 @@
+use super::*;
+
+#[test]
+fn the_file_is_bounded_and_the_one_before_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("console.log");
+    std::fs::write(&path, "the run before").unwrap();
+    let mut tap = Tap::new(path.clone()).unwrap();
+    let before = dir.path().join("console.log.1");
+    assert_eq!(std::fs::read(&before).unwrap(), b"the run before");
+    let chunk = vec![b'x'; 64 << 10];
+    for _ in 0..40 {
+        tap.write_all(&chunk).unwrap();
+    }
+    let size = |path| std::fs::metadata(path).unwrap().len();
+    assert!(size(&path) <= MOST && size(&before) <= MOST, "{} {}", size(&path), size(&before));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn viewers_see_what_is_written_and_slow_ones_are_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tap = Tap::new(dir.path().join("console.log")).unwrap();
+    let (quick, slow) = (tap.view(), tap.view());
+    tap.write_all(b"hello").unwrap();
+    assert_eq!(quick.recv().unwrap(), b"hello");
+    for _ in 0..BEHIND + 10 {
+        tap.write_all(b".").unwrap();
+        assert_eq!(quick.recv().unwrap(), b".");
+    }
+    assert_eq!(slow.iter().count(), BEHIND);
+}
