@@ -2,6 +2,7 @@
 
 mod agent;
 mod board;
+mod control;
 mod cpu;
 mod deb;
 mod index;
@@ -43,6 +44,7 @@ pub static TARGETS: &[Target] = &[
     agent::GUEST_SAYS,
     agent::HOST_SAYS,
     agent::SESSION,
+    control::CONTROL,
     virtio::BLK,
     virtio::RNG,
     virtio::CONSOLE,
