@@ -14,13 +14,19 @@ use riad_vmm::{EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
+mod machines;
+pub(crate) use machines::{
+    CpArgs, CreateArgs, DeleteArgs, ExecArgs, LogsArgs, LsArgs, OneArgs, SetArgs, ShellArgs,
+    StartArgs, StopArgs, TwoArgs, WaitArgs,
+};
+
 /// Real operating systems in virtual machines: one binary, no root, no daemon.
 #[derive(Debug, Parser)]
 #[command(name = "riad", version, max_term_width = 100, propagate_version = true)]
 // Of an option that is there twice, the last counts: for aliases and scripts.
 #[command(args_override_self = true)]
 #[command(
-    after_help = "`riad run debian` is where to begin; `riad doctor` says what this computer lacks."
+    after_help = "`riad run debian` and `riad shell` are where to begin; `riad doctor` says what this computer lacks."
 )]
 pub(crate) struct Cli {
     /// Say more about what Riad does (-vv: still more); RIAD_LOG takes finer directives
@@ -42,11 +48,30 @@ pub(crate) enum Format {
     Table,
     /// For programs
     Json,
+    /// For programs, and for people who read along
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Run(RunArgs),
+    Create(CreateArgs),
+    Start(StartArgs),
+    Stop(StopArgs),
+    Restart(StopArgs),
+    Delete(DeleteArgs),
+    Ls(LsArgs),
+    Info(OneArgs),
+    Exec(ExecArgs),
+    Shell(ShellArgs),
+    Cp(CpArgs),
+    Console(OneArgs),
+    Logs(LogsArgs),
+    Wait(WaitArgs),
+    Why(OneArgs),
+    Set(SetArgs),
+    Rename(TwoArgs),
+    Clone(TwoArgs),
     Boot(BootArgs),
     /// Images: what machines are made from
     #[command(subcommand)]
@@ -62,6 +87,12 @@ pub(crate) enum Verb {
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Be the process of a machine; news of its start go to standard input
+    #[command(hide = true)]
+    Vm {
+        /// The machine's folder
+        folder: PathBuf,
     },
     /// Remove what an interrupted build has left
     #[command(hide = true)]
@@ -94,17 +125,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) hardware: Hardware,
 
-    /// Set a variable for CMD; without a value, to what it is here
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<OsString>,
-
-    /// Where CMD runs, in the machine [default: the user's home]
-    #[arg(short, long, value_name = "DIRECTORY")]
-    pub(crate) workdir: Option<OsString>,
-
-    /// Who runs CMD: name, uid, name:group or uid:gid [default: root]
-    #[arg(short, long)]
-    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) conditions: Conditions,
 
     /// Show the machine's serial console on standard error
     #[arg(long)]
@@ -132,6 +154,22 @@ pub(crate) struct RunArgs {
     /// The command and its arguments, after `--`
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What CMD finds when it runs.
+#[derive(Debug, Args)]
+pub(crate) struct Conditions {
+    /// Set a variable for CMD; without a value, to what it is here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+
+    /// Where CMD runs, in the machine [default: the user's home]
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workdir: Option<OsString>,
+
+    /// Who runs CMD: name, uid, name:group or uid:gid [default: root]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
 }
 
 /// The machine's hardware.
@@ -256,14 +294,14 @@ pub(crate) struct BuildArgs {
     pub(crate) sources: Sources,
 }
 
-fn cpus(text: &str) -> Result<u32, String> {
+pub(super) fn cpus(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count) if (1..=MAX_CPUS).contains(&count) => Ok(count),
         _ => Err(format!("a machine has 1 to {MAX_CPUS} processors")),
     }
 }
 
-fn code_cache(text: &str) -> Result<Size, String> {
+pub(super) fn code_cache(text: &str) -> Result<Size, String> {
     let size: Size = text.parse().map_err(|error: SizeError| error.to_string())?;
     if VmConfig::CODE_CACHE.contains(&size.0) {
         return Ok(size);
@@ -274,7 +312,7 @@ fn code_cache(text: &str) -> Result<Size, String> {
 
 /// Reads an engine's name, and knows them all for help and completion.
 #[derive(Debug, Clone, Copy)]
-struct Engines;
+pub(super) struct Engines;
 
 impl TypedValueParser for Engines {
     type Value = EngineKind;
@@ -328,8 +366,10 @@ fn advice(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let mut args = std::env::args_os().skip(1);
     // `riad run debian ls` is what other programs take.
-    (args.any(|arg| arg == "run") && !word.starts_with('-')).then(|| {
-        format!("'{word}' is no argument of riad's: put `--` before the command, as in `riad run debian -- {word}`")
+    let verb = args.find(|arg| ["run", "exec"].iter().any(|verb| arg == verb))?;
+    (!word.starts_with('-')).then(|| {
+        let example = if verb == "run" { "riad run debian" } else { "riad exec NAME" };
+        format!("'{word}' is no argument of riad's: put `--` before the command, as in `{example} -- {word}`")
     })
 }
 

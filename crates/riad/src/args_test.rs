@@ -31,7 +31,7 @@ fn of_an_option_that_is_there_twice_the_last_counts() {
     let line = "riad run --memory 1G --env A=1 --memory 256M --env B=2 debian";
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let Verb::Run(args) = cli.verb else { panic!("another verb") };
-    assert_eq!((args.hardware.memory.0, args.env.len()), (256 << 20, 2));
+    assert_eq!((args.hardware.memory.0, args.conditions.env.len()), (256 << 20, 2));
 }
 
 #[test]

@@ -159,19 +159,32 @@ impl Typist {
 }
 
 /// Tells keys for riad from keys for the guest.
-#[derive(Debug, Default)]
-struct Escapes {
+#[derive(Debug)]
+pub(crate) struct Escapes {
     pressed: bool,
+    /// The keys that end it, after Ctrl-A.
+    ends: [u8; 2],
+}
+
+impl Default for Escapes {
+    fn default() -> Self {
+        Self::ended_by(*b"xX")
+    }
 }
 
 impl Escapes {
-    /// What of it is for the guest; `None` when riad is to end the machine.
-    fn filter(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
+    /// Escapes that end with one of these keys, after Ctrl-A.
+    pub(crate) fn ended_by(ends: [u8; 2]) -> Self {
+        Self { pressed: false, ends }
+    }
+
+    /// What of it is for the guest; `None` when that is enough.
+    pub(crate) fn filter(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
         let mut keys = Vec::with_capacity(typed.len());
         for &key in typed {
             match (std::mem::take(&mut self.pressed), key) {
                 (false, ESCAPE) => self.pressed = true,
-                (true, b'x' | b'X') => return None,
+                (true, key) if self.ends.contains(&key) => return None,
                 (true, ESCAPE) => keys.push(ESCAPE),
                 (true, other) => keys.extend([ESCAPE, other]),
                 (false, other) => keys.push(other),

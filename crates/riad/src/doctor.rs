@@ -7,15 +7,14 @@ use std::process::ExitCode;
 use riad_host::doctor::{Finding, Verdict, examine};
 
 use crate::args::Format;
-use crate::report::Failure;
+use crate::report::{Failure, json};
+use crate::yaml;
 
 pub(crate) fn doctor(format: Option<Format>) -> Result<ExitCode, Failure> {
     let findings = examine();
     let text = match format {
-        Some(Format::Json) => {
-            let json = serde_json::to_string_pretty(&findings);
-            json.map_err(|error| Failure::Own(error.to_string()))? + "\n"
-        }
+        Some(Format::Json) => json(&findings)?,
+        Some(Format::Yaml) => yaml::text(&findings),
         Some(Format::Table) | None => table(&findings),
     };
     // A reader that has seen enough is no failure.

@@ -9,9 +9,10 @@ use riad_host::{Size, printable};
 use serde::Serialize;
 
 use crate::args::{BuildArgs, Format, ImageVerb};
-use crate::report::Failure;
+use crate::report::{Failure, columns, json};
 use crate::signals::Signals;
 use crate::status::Status;
+use crate::yaml;
 
 pub(crate) fn image(verb: ImageVerb, format: Option<Format>) -> Result<ExitCode, Failure> {
     match verb {
@@ -92,10 +93,8 @@ impl From<Listed> for Row {
 fn list(format: Option<Format>) -> Result<(), Failure> {
     let rows: Vec<Row> = images::list()?.into_iter().map(Row::from).collect();
     let text = match format {
-        Some(Format::Json) => {
-            let json = serde_json::to_string_pretty(&rows);
-            json.map_err(|error| Failure::Own(error.to_string()))? + "\n"
-        }
+        Some(Format::Json) => json(&rows)?,
+        Some(Format::Yaml) => yaml::text(&rows),
         Some(Format::Table) | None => table(&rows),
     };
     // A reader that has seen enough is no failure.
@@ -122,20 +121,11 @@ fn table(rows: &[Row]) -> String {
         let size = Size(row.disk_bytes).to_string();
         lines.push([names, row.id.clone(), or_dash(&row.suite), or_dash(&row.kernel), size, built]);
     }
-    let width =
-        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    columns(&lines)
 }
 
 /// How long ago a time was, given in seconds since the Unix epoch.
-fn ago(seconds: u64) -> String {
+pub(crate) fn ago(seconds: u64) -> String {
     let then = UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)));
     let passed = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
     let (count, unit) = match passed {

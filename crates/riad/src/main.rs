@@ -4,14 +4,30 @@
 mod args;
 mod boot;
 mod completion;
+mod console;
+mod cp;
+mod create;
+mod delete;
 mod doctor;
+mod exec;
 mod image;
+mod logs;
+mod ls;
+mod rename;
 mod report;
 mod run;
+mod session;
+mod set;
 mod signals;
+mod start;
 mod status;
+mod stop;
 mod sweep;
 mod terminal;
+mod vm;
+mod wait;
+mod why;
+mod yaml;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -54,6 +70,24 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
     let Cli { verbose: _, format, verb } = cli;
     match verb {
         Verb::Run(args) => run::run(args, format, began),
+        Verb::Create(args) => create::create(args),
+        Verb::Start(args) => start::start(args),
+        Verb::Stop(args) => stop::stop(args),
+        Verb::Restart(args) => stop::restart(args),
+        Verb::Delete(args) => delete::delete(args),
+        Verb::Ls(args) => ls::ls(args, format),
+        Verb::Info(args) => ls::info(args, format),
+        Verb::Exec(args) => exec::exec(args),
+        Verb::Shell(args) => exec::shell(args),
+        Verb::Cp(args) => cp::cp(args),
+        Verb::Console(args) => console::console(args),
+        Verb::Logs(args) => logs::logs(args),
+        Verb::Wait(args) => wait::wait(args),
+        Verb::Why(args) => why::why(args, format),
+        Verb::Set(args) => set::set(args, format),
+        Verb::Rename(args) => rename::rename(args),
+        Verb::Clone(args) => rename::clone(args),
+        Verb::Vm { folder } => vm::vm(folder),
         Verb::Boot(args) => boot::boot(args),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),

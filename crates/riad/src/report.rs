@@ -4,7 +4,9 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use riad_host::machines::MachineError;
 use riad_host::{Error, Timings};
+use serde::Serialize;
 
 /// The exit status of riad's own failures.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -23,6 +25,12 @@ pub(crate) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Host(Box::new(error))
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        Error::from(error).into()
     }
 }
 
@@ -78,6 +86,31 @@ fn sentence(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// A value for programs.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|error| Failure::Own(error.to_string()))? + "\n")
+}
+
+/// Lines with their cells below each other.
+pub(crate) fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes to standard output; a reader that has seen enough is no failure.
+pub(crate) fn show(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// Timings for people.

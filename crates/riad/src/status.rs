@@ -40,6 +40,17 @@ impl Status {
         }
     }
 
+    /// Shows what is waited for.
+    pub(crate) fn show(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            // The bar of a build becomes a spinner again.
+            bar.set_style(style("{spinner} {msg} {elapsed}"));
+            bar.unset_length();
+            bar.set_message(text.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
     fn say(&self, text: &str) {
         let line = format!("riad: {text}");
         match &self.bar {
@@ -77,13 +88,7 @@ impl Observer for Status {
         if stage != Stage::Image {
             self.signals.now(Doing::Waiting);
         }
-        if let Some(bar) = &self.bar {
-            // The bar of a build becomes a spinner again.
-            bar.set_style(style("{spinner} {msg} {elapsed}"));
-            bar.unset_length();
-            bar.set_message(stage.name());
-            bar.enable_steady_tick(Duration::from_millis(120));
-        }
+        self.show(stage.name());
     }
 
     fn image(&mut self, progress: &Progress) {

@@ -86,6 +86,152 @@ fn mistakes_are_named_with_what_to_do() {
     assert_eq!(leftovers, 0, "work in progress was left behind");
 }
 
+/// A machine's folder that was never started, made by hand.
+fn machine(machines: &Path, name: &str, config: &str) {
+    let folder = machines.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("machine.json"), config).unwrap();
+    riad_disk::Layer::create(&folder.join("disk.layer"), 0, 8 << 20).unwrap();
+}
+
+#[test]
+fn mistakes_with_machines_are_named_with_what_to_do() {
+    let cache = tempfile::tempdir().unwrap();
+    let machines = cache.path().join("machines");
+    let config = r#"{"schema": 1, "id": "0", "created": 0, "image": {"id": "gone", "name": "debian"},
+        "cpus": 1, "memory": 536870912, "disk": 8388608, "engine": "auto", "code_cache": 67108864}"#;
+    machine(&machines, "dev", config);
+    machine(&machines, "kept", &config.replacen('{', r#"{"protected": true, "#, 1));
+    machine(&machines, "newer", r#"{"schema": 9}"#);
+    machine(&machines, "broken", "{");
+    #[rustfmt::skip]
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["create"], &["<NAME>"]),
+        (&["create", "Dev"], &["'Dev'", "lower-case"]),
+        (&["create", "a.b"], &["'a.b'", "lower-case"]),
+        (&["create", "dev"], &["'dev'", "already", "riad delete dev"]),
+        (&["create", "new", "--image", "nosuch"], &["'nosuch'", "riad image ls"]),
+        (&["create", "new", "--cpus", "9"], &["'9'", "1 to 8"]),
+        (&["create", "new", "--memory", "1M"], &["at least", "--memory"]),
+        (&["create", "new", "--disk", "huge"], &["'huge'", "512M"]),
+        (&["create", "new", "--boot", "bios"], &["'bios'", "auto", "agent"]),
+        (&["create", "new", "--engine", "qemu"], &["'qemu'", "auto, soft, soft:interp or kvm"]),
+        (&["start"], &["<NAME>"]),
+        (&["start", "nosuch"], &["'nosuch'", "riad ls", "riad create nosuch"]),
+        (&["start", "newer"], &["machine.json", "newer Riad"]),
+        (&["start", "broken"], &["machine.json", "damaged"]),
+        (&["start", "dev"], &["did not start", "image"]),
+        (&["stop", "nosuch"], &["'nosuch'"]),
+        (&["stop", "dev", "--timeout", "soon"], &["'soon'", "--timeout"]),
+        (&["restart", "nosuch"], &["'nosuch'"]),
+        (&["delete", "nosuch", "--yes"], &["'nosuch'"]),
+        (&["delete", "dev"], &["'dev'", "--yes"]),
+        (&["delete", "kept", "--yes"], &["'kept'", "--protect off"]),
+        (&["ls", "--filter", "colour=red"], &["KEY=VALUE", "state"]),
+        (&["ls", "--format", "xml"], &["'xml'", "yaml"]),
+        (&["info", "nosuch"], &["'nosuch'"]),
+        (&["exec", "dev"], &["<CMD>"]),
+        (&["exec", "dev", "ls"], &["'ls'", "riad exec NAME -- ls"]),
+        (&["exec", "dev", "--", "true"], &["'dev'", "riad start dev"]),
+        (&["exec", "dev", "--env", "=x", "--", "true"], &["'=x'", "NAME=VALUE"]),
+        (&["exec", "nosuch", "--", "true"], &["'nosuch'"]),
+        (&["shell", "nosuch"], &["'nosuch'"]),
+        (&["cp", "a"], &["<PATH>"]),
+        (&["cp", "a", "b"], &["NAME:PATH"]),
+        (&["cp", "dev:/a", "kept:/b"], &["between machines"]),
+        (&["cp", "-", "a", "dev:/b"], &["alone"]),
+        (&["cp", "nosuch:/a", "."], &["'nosuch'"]),
+        (&["cp", "dev:/a", "."], &["riad start dev"]),
+        (&["console", "dev"], &["riad start dev"]),
+        (&["logs", "kept"], &["riad start kept"]),
+        (&["logs", "nosuch"], &["'nosuch'"]),
+        (&["wait", "dev", "happy"], &["'happy'", "file:PATH"]),
+        (&["wait", "dev", "file:x"], &["begins with /"]),
+        (&["wait", "nosuch", "agent"], &["'nosuch'"]),
+        (&["why", "nosuch"], &["'nosuch'"]),
+        (&["set", "dev", "--cpus", "0"], &["'0'", "1 to 8"]),
+        (&["set", "dev", "--memory", "1M"], &["at least", "--memory"]),
+        (&["set", "dev", "--disk", "4M"], &["disks only grow"]),
+        (&["set", "dev", "--disk", "9T"], &["more than a disk can have"]),
+        (&["set", "dev", "--protect", "maybe"], &["'maybe'", "on or off"]),
+        (&["set", "nosuch"], &["'nosuch'"]),
+        (&["rename", "dev"], &["<NEW>"]),
+        (&["rename", "dev", "kept"], &["'kept'", "already"]),
+        (&["rename", "nosuch", "new"], &["'nosuch'"]),
+        (&["rename", "dev", "New"], &["'New'", "lower-case"]),
+        (&["clone", "dev", "kept"], &["'kept'", "already"]),
+        (&["clone", "nosuch", "new"], &["'nosuch'"]),
+        (&["vm", "/nonexistent"], &["riad start"]),
+    ];
+    for (arguments, words) in cases {
+        let output = on_machines(&machines, cache.path(), arguments);
+        let (shown, stderr) = (arguments.join(" "), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(125), "riad {shown}: {stderr}");
+        assert!(stderr.starts_with("riad: "), "riad {shown}: {stderr}");
+        for word in *words {
+            assert!(stderr.contains(word), "riad {shown}: no {word} in: {stderr}");
+        }
+        assert!(output.stdout.is_empty(), "riad {shown}");
+    }
+    // What is damaged is listed, and can be deleted.
+    let listed = on_machines(&machines, cache.path(), &["ls"]);
+    let shown = text(&listed.stdout);
+    assert_eq!(shown.lines().filter(|line| line.contains("damaged")).count(), 2, "{shown}");
+    for name in ["newer", "broken"] {
+        let output = on_machines(&machines, cache.path(), &["delete", "--yes", name]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}
+
+fn on_machines(machines: &Path, cache: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_riad"))
+        .args(arguments)
+        .env("RIAD_MACHINES", machines)
+        .env("RIAD_CACHE", cache)
+        .env_remove("RIAD_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("riad runs")
+}
+
+#[test]
+fn machines_are_shown_to_people_and_programs() {
+    let cache = tempfile::tempdir().unwrap();
+    let machines = cache.path().join("machines");
+    let said = |arguments: &[&str]| {
+        let output = on_machines(&machines, cache.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(said(&["ls"]).contains("riad shell"));
+    assert_eq!(said(&["ls", "-q"]), "");
+    assert_eq!(said(&["ls", "--format", "json"]), "[]\n");
+    assert!(!machines.exists(), "looking makes nothing");
+    let config = r#"{"schema": 1, "id": "0", "created": 0, "image": {"id": "gone", "name": "debian"},
+        "cpus": 1, "memory": 536870912, "disk": 8388608, "engine": "auto", "code_cache": 67108864}"#;
+    machine(&machines, "dev", config);
+    let row: serde_json::Value =
+        serde_json::from_str(&said(&["info", "dev", "--format", "json"])).unwrap();
+    assert_eq!(
+        (&row["state"], &row["cpus"], &row["run"]),
+        (&"stopped".into(), &1.into(), &serde_json::Value::Null)
+    );
+    assert!(said(&["info", "dev", "--format", "yaml"]).contains("memory_bytes: 536870912\n"));
+    assert!(said(&["ls", "--format", "yaml"]).starts_with("- "));
+    let table = said(&["ls"]);
+    for word in ["NAME", "dev", "stopped", "512 MiB", "8 MiB", "debian"] {
+        assert!(table.contains(word), "{table}");
+    }
+    assert_eq!(said(&["ls", "-q", "--filter", "state=running"]), "");
+    let changes = said(&["set", "dev", "--cpus", "2", "--disk", "16M", "--dry-run"]);
+    assert!(changes.contains("1 -> 2") && changes.contains("would count now"), "{changes}");
+    assert!(said(&["info", "dev"]).contains("8 MiB"));
+    said(&["set", "dev", "--cpus", "2", "--disk", "16M"]);
+    assert!(said(&["info", "dev"]).contains("16 MiB"));
+    assert!(said(&["set", "dev"]).contains("--help"));
+    assert_eq!(said(&["wait", "dev", "stopped"]), "");
+}
+
 #[test]
 fn what_is_asked_for_is_on_standard_output() {
     let cache = tempfile::tempdir().unwrap();

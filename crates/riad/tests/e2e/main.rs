@@ -5,9 +5,12 @@
 //! `RIAD_E2E_CACHE` names or in cargo's target directory.
 
 mod commands;
+mod faults;
 mod harness;
+mod home;
 mod images;
 mod lifetime;
+mod machines;
 mod state;
 mod streams;
 mod terminal;

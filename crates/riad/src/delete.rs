@@ -1,0 +1,48 @@
+//! `riad delete`: a machine, and everything on its disk.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::process::ExitCode;
+
+use riad_host::machines::{Machines, Name};
+
+use crate::args::DeleteArgs;
+use crate::report::Failure;
+use crate::signals::Signals;
+use crate::stop::stop_one;
+
+/// How long a machine whose plug is pulled may take to be off, in seconds.
+const FORCED: u64 = 30;
+
+pub(crate) fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
+    let DeleteArgs { names, yes, force } = args;
+    let machines = Machines::open()?;
+    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    for name in &names {
+        let folder = machines.get(name)?;
+        if !yes && !confirmed(name)? {
+            eprintln!("riad: machine {name} is kept");
+            continue;
+        }
+        // What is protected is not switched off first.
+        if force && !folder.config().is_ok_and(|config| config.protected) {
+            stop_one(&folder, true, FORCED, signals.clone())?;
+        }
+        machines.delete(name)?;
+        eprintln!("riad: machine {name} is deleted");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks.
+fn confirmed(name: &Name) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Own(format!(
+            "machine '{name}' is not deleted without being asked about it: there is no terminal to \
+             ask on, so say --yes"
+        )));
+    }
+    eprint!("riad: delete machine {name}, with everything on its disk? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(Failure::own("cannot read the answer"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

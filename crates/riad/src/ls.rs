@@ -1,0 +1,180 @@
+//! `riad ls` and `riad info`: what machines there are, and what is true of them.
+
+use std::process::ExitCode;
+
+use riad_host::machines::{Folder, MachineError, Machines, RunState, State};
+use riad_host::{Size, printable};
+use serde::Serialize;
+
+use crate::args::{Format, LsArgs, OneArgs};
+use crate::image::ago;
+use crate::report::{Failure, columns, json, show};
+use crate::yaml;
+
+/// A machine as a program is told of it; keys are only ever added. What is not known is null.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    /// stopped, starting, running, stopping, failed, killed; null when the folder is damaged.
+    state: Option<State>,
+    id: Option<String>,
+    image: Option<String>,
+    cpus: Option<u32>,
+    memory_bytes: Option<u64>,
+    disk_bytes: Option<u64>,
+    /// What it takes on this computer's disk, besides its image.
+    disk_used_bytes: Option<u64>,
+    /// The engine asked for.
+    engine: Option<&'static str>,
+    boot: Option<&'static str>,
+    protected: Option<bool>,
+    /// Seconds since the Unix epoch.
+    created: Option<u64>,
+    folder: String,
+    /// The process's number, while there is one.
+    pid: Option<u32>,
+    /// The last start, as `run.json` has it.
+    run: Option<RunState>,
+    /// Why the folder cannot be understood.
+    damaged: Option<String>,
+}
+
+impl Row {
+    fn new(folder: &Folder) -> Self {
+        let config = folder.config();
+        let state = folder.state();
+        let run = folder.run_state().unwrap_or_default();
+        let disk = folder.disk();
+        let first = [config.as_ref().err(), state.as_ref().err(), disk.as_ref().err()];
+        let damaged = first.into_iter().flatten().next().map(ToString::to_string);
+        let (config, state, disk) = (config.ok(), state.ok(), disk.ok());
+        let config = config.as_ref();
+        Self {
+            name: folder.name().to_string(),
+            state,
+            id: config.map(|config| config.id.clone()),
+            image: config.map(|config| config.image.name.clone()),
+            cpus: config.map(|config| config.cpus),
+            memory_bytes: config.map(|config| config.memory),
+            disk_bytes: config.map(|config| config.disk),
+            disk_used_bytes: disk.map(|disk| disk.allocated),
+            engine: config.map(|config| config.engine.name()),
+            boot: config.map(|config| config.boot.name()),
+            protected: config.map(|config| config.protected),
+            created: config.map(|config| config.created),
+            folder: folder.path().display().to_string(),
+            pid: run.as_ref().filter(|_| state.is_some_and(State::is_alive)).map(|run| run.pid),
+            run,
+            damaged,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        self.state.map_or("damaged", State::name)
+    }
+
+    fn is(&self, key: &str, value: &str) -> bool {
+        match key {
+            "state" => self.state() == value,
+            "image" => self.image.as_deref() == Some(value),
+            "engine" => self.engine == Some(value),
+            _ => self.name == value,
+        }
+    }
+}
+
+pub(crate) fn ls(args: LsArgs, format: Option<Format>) -> Result<ExitCode, Failure> {
+    let LsArgs { quiet, filter } = args;
+    let machines = Machines::open()?;
+    let mut rows = Vec::new();
+    for name in machines.names()? {
+        match machines.get(&name) {
+            Ok(folder) => rows.push(Row::new(&folder)),
+            // Deleted or renamed meanwhile.
+            Err(MachineError::NoSuchMachine(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let is_any = !rows.is_empty();
+    rows.retain(|row| filter.iter().all(|(key, value)| row.is(key, value)));
+    let text = match format {
+        _ if quiet => rows.iter().map(|row| format!("{}\n", row.name)).collect(),
+        Some(Format::Json) => json(&rows)?,
+        Some(Format::Yaml) => yaml::text(&rows),
+        Some(Format::Table) | None if is_any => table(&rows),
+        Some(Format::Table) | None => {
+            "There are no machines yet; `riad shell` makes one and enters it.\n".to_owned()
+        }
+    };
+    show(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[Row]) -> String {
+    let head = ["NAME", "STATE", "CPUS", "MEMORY", "DISK", "USED", "IMAGE"].map(str::to_owned);
+    let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| Size(bytes).to_string());
+    let lines = rows.iter().map(|row| {
+        [
+            row.name.clone(),
+            row.state().to_owned(),
+            row.cpus.map_or("-".to_owned(), |cpus| cpus.to_string()),
+            size(row.memory_bytes),
+            size(row.disk_bytes),
+            size(row.disk_used_bytes),
+            row.image.as_deref().map_or("-".to_owned(), printable),
+        ]
+    });
+    columns(&[head].into_iter().chain(lines).collect::<Vec<_>>())
+}
+
+pub(crate) fn info(args: OneArgs, format: Option<Format>) -> Result<ExitCode, Failure> {
+    let row = Row::new(&Machines::open()?.get(&args.name)?);
+    let text = match format {
+        Some(Format::Json) => json(&row)?,
+        Some(Format::Yaml) => yaml::text(&row),
+        Some(Format::Table) | None => page(&row),
+    };
+    show(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confined(by: &[String]) -> String {
+    if by.is_empty() { "nothing: this kernel cannot".to_owned() } else { by.join(", ") }
+}
+
+fn page(row: &Row) -> String {
+    let mut lines: Vec<[String; 2]> = Vec::new();
+    let mut line = |key: &str, value: Option<String>| {
+        lines.extend(value.map(|value| [key.to_owned(), value]));
+    };
+    let size = |bytes: Option<u64>| bytes.map(|bytes| Size(bytes).to_string());
+    line("name", Some(row.name.clone()));
+    line("state", Some(row.state().to_owned()));
+    line("damaged", row.damaged.clone());
+    line("image", row.image.as_deref().map(printable));
+    line("processors", row.cpus.map(|cpus| cpus.to_string()));
+    line("memory", size(row.memory_bytes));
+    line("disk", size(row.disk_bytes));
+    line("disk used", size(row.disk_used_bytes));
+    line("engine", row.engine.map(str::to_owned));
+    line("boot", row.boot.map(str::to_owned));
+    line("protected", row.protected.filter(|is| *is).map(|_| "yes".to_owned()));
+    line("created", row.created.map(ago));
+    line("folder", Some(row.folder.clone()));
+    line("process", row.pid.map(|pid| pid.to_string()));
+    if let Some(run) = &row.run {
+        if row.pid.is_some() {
+            line("running on", Some(run.engine.clone()));
+            line("confined by", Some(confined(&run.confined)));
+            line("started", Some(ago(run.began / 1000)));
+            line("init system", run.system.as_deref().map(printable));
+            if (Some(run.cpus), Some(run.memory)) != (row.cpus, row.memory_bytes) {
+                let runs = format!("{} processors, {}", run.cpus, Size(run.memory));
+                line("until restarted", Some(runs));
+            }
+        } else if let Some(ended) = &run.ended {
+            line("last end", Some(format!("{}: {}", ago(ended.at / 1000), ended.message)));
+        }
+    }
+    columns(&lines)
+}

@@ -1,0 +1,41 @@
+//! `riad start`: a machine's process, apart from this one.
+
+use std::process::{Command, ExitCode};
+
+use riad_host::machines::{Folder, Machines, RunState};
+use riad_host::process::{self, Started};
+
+use crate::args::StartArgs;
+use crate::report::Failure;
+use crate::signals::Signals;
+use crate::status::Status;
+
+pub(crate) fn start(args: StartArgs) -> Result<ExitCode, Failure> {
+    let machines = Machines::open()?;
+    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    for name in &args.names {
+        start_one(&machines.get(name)?, signals.clone())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a machine, and says so.
+pub(crate) fn start_one(folder: &Folder, signals: Signals) -> Result<(), Failure> {
+    let name = folder.name();
+    let program =
+        std::env::current_exe().map_err(Failure::own("cannot find riad's own program"))?;
+    let mut command = Command::new(program);
+    command.arg("vm").arg(folder.path());
+    let mut status = Status::new(signals, "", false);
+    let mut show = |state: &RunState| status.show(&format!("{name}: {}", state.stage));
+    let started = process::start(folder, command, &mut show);
+    status.clear();
+    match started? {
+        Started::Already => eprintln!("riad: machine {name} runs already"),
+        Started::Now(state) => {
+            let ms: f64 = state.stages.iter().map(|stage| stage.ms).sum();
+            eprintln!("riad: machine {name} runs; its agent answered after {:.1} s", ms / 1e3);
+        }
+    }
+    Ok(())
+}
