@@ -77,8 +77,7 @@ impl BlockCache {
         self.ops.extend_from_slice(&ops[..len]);
         let slot = Self::slot(at);
         self.filled.push(slot as u16);
-        self.slots[slot] =
-            Slot { at, generation, first: first as u32, mode, len: len as u8 };
+        self.slots[slot] = Slot { at, generation, first: first as u32, mode, len: len as u8 };
         &self.ops[first..]
     }
 }

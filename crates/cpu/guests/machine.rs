@@ -260,8 +260,7 @@ impl Guest {
     /// As [`long`](Self::long), with so many bytes for translated code.
     pub(crate) fn long_with_cache(code_cache: usize) -> Self {
         let clock = Arc::new(clock());
-        let options = Options { code_cache, ..Options::default() };
-        Self::with(1, clock.clone(), clock, options).into_long()
+        Self::with(1, clock.clone(), clock, Some(code_cache)).into_long()
     }
 
     fn into_long(self) -> Self {

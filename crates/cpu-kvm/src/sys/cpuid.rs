@@ -1,9 +1,11 @@
 //! What CPUID says under KVM (KVM API 4.46, 4.20): `riad-v1` less what the host lacks, or the host's.
 
-use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
 use kvm_ioctls::{Cap, Kvm};
-use riad_cpu::x86::model::{self, CpuidContext};
 use riad_cpu::Error;
+use riad_cpu::x86::model::{self, CpuidContext};
 
 use super::host::unavailable;
 use crate::Model;
@@ -108,8 +110,7 @@ impl Answers {
     /// [`Error::Unavailable`] when the host lacks what nothing runs without.
     pub(super) fn new(kvm: &Kvm, which: Model, count: u32, tsc_khz: u32) -> Result<Self, Error> {
         let list = supported(kvm)?;
-        let lacking: Vec<_> =
-            FEATURES.iter().filter(|feature| !has(kvm, &list, feature)).collect();
+        let lacking: Vec<_> = FEATURES.iter().filter(|feature| !has(kvm, &list, feature)).collect();
         let missed: Vec<_> =
             lacking.iter().map(|f| f.4).filter(|name| INDISPENSABLE.contains(name)).collect();
         if !missed.is_empty() {
@@ -175,9 +176,23 @@ fn leaves() -> Vec<(u32, u32, bool)> {
     all
 }
 
-fn entry(leaf: u32, subleaf: u32, indexed: bool, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
+fn entry(
+    leaf: u32,
+    subleaf: u32,
+    indexed: bool,
+    [eax, ebx, ecx, edx]: [u32; 4],
+) -> kvm_cpuid_entry2 {
     let flags = if indexed { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 };
-    kvm_cpuid_entry2 { function: leaf, index: subleaf, flags, eax, ebx, ecx, edx, ..Default::default() }
+    kvm_cpuid_entry2 {
+        function: leaf,
+        index: subleaf,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        ..Default::default()
+    }
 }
 
 fn field(entry: &mut kvm_cpuid_entry2, register: Register) -> &mut u32 {
@@ -220,8 +235,8 @@ fn host(list: &CpuId, context: &CpuidContext) -> Vec<kvm_cpuid_entry2> {
             }
             (7, 0) => {
                 // Neither MPX nor AVX-512, nor shadow stacks, keys, AMX, user interrupts.
-                const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28
-                    | 1 << 30 | 1 << 31;
+                const AVX512: u32 =
+                    1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31;
                 entry.ebx &= !(AVX512 | 1 << 14 | 1 << 2 | 1 << 4 | 1 << 11);
                 entry.ecx &= 1 << 2 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 22;
                 entry.edx &= 1 << 4 | 1 << 10 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31;

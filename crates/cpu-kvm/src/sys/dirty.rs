@@ -22,7 +22,8 @@ impl Shared {
             *logging = true;
             return note_used(&self.memory);
         }
-        let failed = |error| self.failed(0, format!("KVM does not tell which pages were written: {error}"));
+        let failed =
+            |error| self.failed(0, format!("KVM does not tell which pages were written: {error}"));
         for (slot, region) in (0..).zip(self.memory.regions()) {
             let size = usize::try_from(region.len).unwrap_or(usize::MAX);
             let bits = self.vm.get_dirty_log(slot, size).map_err(failed)?;

@@ -269,7 +269,8 @@ fn host_khz(kvm: &Kvm) -> Result<u32, Error> {
 /// What guests may believe of their processor's vulnerabilities: what `riad-v1` says and the host
 /// confirms. A guest must not go without a mitigation that the processor below it needs.
 fn vulnerabilities(kvm: &Kvm) -> u64 {
-    let entry = kvm_bindings::kvm_msr_entry { index: number::ARCH_CAPABILITIES, ..Default::default() };
+    let entry =
+        kvm_bindings::kvm_msr_entry { index: number::ARCH_CAPABILITIES, ..Default::default() };
     let Ok(mut list) = kvm_bindings::Msrs::from_entries(&[entry]) else { return 0 };
     match kvm.get_msrs(&mut list) {
         Ok(1) => list.as_slice()[0].data & number::ARCH_CAPABILITIES_VALUE,

@@ -3,8 +3,8 @@
 
 use kvm_bindings::kvm_lapic_state;
 use riad_clock::Nanos;
-use riad_cpu::x86::lapic::{BASE_X2APIC, Lapic};
 use riad_cpu::x86::LapicState;
+use riad_cpu::x86::lapic::{BASE_X2APIC, Lapic};
 
 const ID: usize = 0x20;
 const VERSION: usize = 0x30;

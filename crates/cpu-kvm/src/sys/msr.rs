@@ -102,9 +102,7 @@ pub(super) fn set(fd: &VcpuFd, values: &[(u32, u64)]) -> Result<(), u32> {
 pub(super) fn read(fd: &VcpuFd, known: &Msrs) -> Result<Msrs, Error> {
     let numbers: Vec<u32> = list(known).into_iter().map(|(number, _)| number).collect();
     let values = get(fd, &numbers)?;
-    let value = |number: u32| {
-        numbers.iter().position(|n| *n == number).and_then(|at| values[at])
-    };
+    let value = |number: u32| numbers.iter().position(|n| *n == number).and_then(|at| values[at]);
     let or = |number: u32, known: u64| value(number).unwrap_or(known);
     Ok(Msrs {
         star: or(msr::STAR, known.star),

@@ -54,7 +54,8 @@ impl Routes {
 
     /// Gives a descriptor's number back.
     pub(super) fn remove(&mut self, vm: &VmFd, number: u32) -> Result<(), Error> {
-        if let Some(slot) = number.checked_sub(PINS).and_then(|at| self.descriptors.get_mut(at as usize))
+        if let Some(slot) =
+            number.checked_sub(PINS).and_then(|at| self.descriptors.get_mut(at as usize))
         {
             *slot = None;
         }
@@ -77,8 +78,7 @@ impl Routes {
 }
 
 fn route(gsi: u32, (address, data): Message) -> kvm_irq_routing_entry {
-    let mut entry =
-        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
     entry.u.msi.address_lo = address as u32;
     entry.u.msi.address_hi = (address >> 32) as u32;
     entry.u.msi.data = data;

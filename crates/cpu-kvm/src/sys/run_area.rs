@@ -1,5 +1,8 @@
 //! The memory that a processor shares with the kernel (KVM API 5), as exits.
-#![expect(unsafe_code, reason = "the kernel's structure is a union, told apart by the exit's number")]
+#![expect(
+    unsafe_code,
+    reason = "the kernel's structure is a union, told apart by the exit's number"
+)]
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_IN,
@@ -40,9 +43,8 @@ pub(super) fn serve(fd: &mut VcpuFd, bus: &dyn Bus) -> Came {
             // SAFETY: the kernel put `count` items of `size` bytes at this offset of the area that it
             // shares, which is mapped as long as the descriptor is; nobody else touches it until the
             // next KVM_RUN.
-            let data = unsafe {
-                std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), len)
-            };
+            let data =
+                unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), len) };
             // String instructions are one exit of many items.
             if u32::from(io.direction) == KVM_EXIT_IO_IN {
                 data.chunks_exact_mut(size).for_each(|item| bus.port_read(io.port, item));
@@ -70,7 +72,9 @@ pub(super) fn serve(fd: &mut VcpuFd, bus: &dyn Bus) -> Came {
         KVM_EXIT_HLT => Came::Halt,
         KVM_EXIT_SHUTDOWN => Came::Shutdown,
         // SAFETY: as above.
-        KVM_EXIT_INTERNAL_ERROR => Came::Internal(unsafe { run.__bindgen_anon_1.internal.suberror }),
+        KVM_EXIT_INTERNAL_ERROR => {
+            Came::Internal(unsafe { run.__bindgen_anon_1.internal.suberror })
+        }
         // SAFETY: as above.
         KVM_EXIT_FAIL_ENTRY => Came::FailEntry(unsafe {
             run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason

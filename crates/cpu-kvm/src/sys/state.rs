@@ -98,8 +98,7 @@ fn gpr(r: &kvm_regs) -> [u64; 16] {
 
 fn to_sregs(state: &VcpuState) -> kvm_sregs {
     let Segments { es, cs, ss, ds, fs, gs, ldtr, tr } = &state.segments;
-    let table =
-        |t: &DescriptorTable| kvm_dtable { base: t.base, limit: t.limit, padding: [0; 3] };
+    let table = |t: &DescriptorTable| kvm_dtable { base: t.base, limit: t.limit, padding: [0; 3] };
     let c = &state.control;
     let mut code = to_segment(cs);
     if c.efer & efer::LMA == 0 {

@@ -156,8 +156,7 @@ impl KvmVcpu {
         let events = fd.get_vcpu_events().map_err(|e| self.failed(format!("events: {e}")))?;
         if is_between(&events) && !self.shut_down {
             let event = undelivered(&events);
-            let rescued =
-                self.rescue.deliver(&self.shared, self.cell.id, fd, &self.bus, event)?;
+            let rescued = self.rescue.deliver(&self.shared, self.cell.id, fd, &self.bus, event)?;
             self.shut_down |= rescued == Rescued::Shutdown;
         }
         Ok(())
@@ -186,11 +185,7 @@ impl KvmVcpu {
 
     /// Injects the 8259 pair's interrupt when processor 0 takes it, and asks to be told when it
     /// will (KVM API 4.16 and 5, `request_interrupt_window`).
-    fn offer_interrupt(
-        &mut self,
-        fd: &mut VcpuFd,
-        runner: &Runner<'_>,
-    ) -> Result<(), Error> {
+    fn offer_interrupt(&mut self, fd: &mut VcpuFd, runner: &Runner<'_>) -> Result<(), Error> {
         if self.cell.id != 0 {
             return Ok(());
         }

@@ -8,13 +8,12 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::time::{Duration, Instant};
 
 use super::cache::Spread;
 use super::frame::SAMPLE;
 
-/// When look-ups are no further apart than this on average, they come fast.
-const FAST: Duration = Duration::from_nanos(50);
+/// When look-ups are no further apart than this on average, in nanoseconds, they come fast.
+const FAST: u64 = 50;
 /// Of so many samples in a row, so many must be of an instruction.
 const WINDOW: u32 = 32;
 const ENOUGH: u8 = 5;
@@ -22,17 +21,17 @@ const ENOUGH: u8 = 5;
 /// The samples of one processor.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    last: Option<Instant>,
+    last: Option<u64>,
     seen: u32,
     counts: HashMap<u64, u8, BuildHasherDefault<Spread>>,
 }
 
 impl Samples {
-    /// Takes a sample of the instruction at a place in RAM. Returns whether it jumps about.
-    pub(super) fn is_scattered(&mut self, place: u64) -> bool {
-        let now = Instant::now();
-        let since = self.last.replace(now).map(|last| now.duration_since(last));
-        self.count(place, since.is_some_and(|since| since < FAST * SAMPLE))
+    /// Takes a sample of the instruction at a place in RAM; `now` is guest time in nanoseconds.
+    /// Returns whether it jumps about.
+    pub(super) fn is_scattered(&mut self, place: u64, now: u64) -> bool {
+        let since = self.last.replace(now).map(|last| now.saturating_sub(last));
+        self.count(place, since.is_some_and(|since| since < FAST * u64::from(SAMPLE)))
     }
 
     fn count(&mut self, place: u64, fast: bool) -> bool {

@@ -376,7 +376,8 @@ impl Thread {
         let Some(host) = cpu.tlb.exec(cpu.rip()) else { return };
         let page = cpu.tlb.page_index(host);
         let offset = (cpu.rip() & 0xfff) as u32;
-        if self.samples.is_scattered((page as u64) << 12 | u64::from(offset)) {
+        let place = (page as u64) << 12 | u64::from(offset);
+        if self.samples.is_scattered(place, cpu.clock.now()) {
             self.cache.scattered(page, offset);
         }
     }
