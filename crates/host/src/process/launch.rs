@@ -21,7 +21,7 @@ const LAST_WORDS: u64 = 2000;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Started {
     /// It was started, and its agent answers.
-    Now(RunState),
+    Now(Box<RunState>),
     /// It ran already, or somebody else was starting it; its agent answers.
     Already,
 }
@@ -48,6 +48,7 @@ pub fn start(
     let log = process_log(folder)?;
     let log_began = log.metadata().map_or(0, |metadata| metadata.len());
     let error_log = log.try_clone().map_err(MachineError::io("write", &folder.process_log()))?;
+    super::sys::inherit_nothing();
     program.env_clear().current_dir("/");
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
@@ -78,7 +79,7 @@ pub fn start(
     }
     match last {
         Some(state) if matches!(state.phase, Phase::Running | Phase::Stopping) => {
-            Ok(Started::Now(state))
+            Ok(Started::Now(Box::new(state)))
         }
         Some(RunState { ended: Some(ended), .. }) => {
             // Its parent is here still: nothing is left of it.

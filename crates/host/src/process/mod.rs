@@ -17,6 +17,7 @@ mod launch;
 mod server;
 mod settle;
 mod shared;
+mod sys;
 mod tap;
 
 use std::os::unix::net::{UnixListener, UnixStream};
