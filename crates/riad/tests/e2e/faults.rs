@@ -105,11 +105,22 @@ fn a_machine_outlives_who_started_it_and_a_forced_stop_works_at_any_time() {
     end_to_end!();
     let home = Home::new();
     home.create("dev", &["--boot", "agent"]);
-    let mut child = home.command(&["start", "dev"]).spawn().unwrap();
+    // It keeps nothing that whoever called had open, such as a script's lock.
+    let start = home.command(&["start", "dev"]);
+    let mut script = std::process::Command::new("sh");
+    script.args(["-c", "exec 9</etc/hostname; exec \"$0\" start dev"]).arg(start.get_program());
+    script.envs(start.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = script.spawn().unwrap();
     home.soon("its process", || home.json(&["info", "dev"])["pid"].is_i64());
     child.kill().unwrap();
     child.wait().unwrap();
     home.ok(&["wait", "dev", "agent", "--timeout", "120"]);
+    let pid = &home.json(&["info", "dev"])["pid"];
+    let open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .collect();
+    assert!(!open.iter().any(|path| path.ends_with("hostname")), "{open:?}");
     assert_eq!(home.shell("dev", "echo fine"), "fine\n");
     home.ok(&["stop", "--force", "dev"]);
     let mut child = home.command(&["start", "dev"]).spawn().unwrap();

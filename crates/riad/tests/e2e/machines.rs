@@ -161,8 +161,9 @@ fn the_images_own_init_runs_with_the_machines_name_and_identity() {
     assert_eq!(home.shell("web-1", "cat /root/note"), "kept\n");
     assert_eq!(home.json(&["info", "web-1"])["pid"], info["pid"]);
     home.ok(&["stop", "web-1"]);
-    // And so is a power-off.
+    // A guest that powers off is a machine that is off.
     home.ok(&["start", "web-1"]);
+    home.ok(&["wait", "web-1", "system", "--timeout", "240"]);
     home.run(&["exec", "web-1", "--", "systemctl", "poweroff"]);
     home.ok(&["wait", "web-1", "stopped", "--timeout", "120"]);
     assert_eq!(home.state("web-1"), "stopped");
