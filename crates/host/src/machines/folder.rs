@@ -145,6 +145,18 @@ impl Folder {
         }
     }
 
+    /// Forgets the last start, before the next: what the last one left is not to be taken for what
+    /// is true of a process that has not said anything yet.
+    pub(crate) fn forget_run_state(&self) -> Result<(), MachineError> {
+        let path = self.path.join(RUN);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(MachineError::io("replace", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn write_run_state(&self, state: &RunState) -> Result<(), MachineError> {
         write_json(&self.path.join(RUN), state)
     }

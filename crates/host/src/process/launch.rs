@@ -48,6 +48,7 @@ pub fn start(
     let log = process_log(folder)?;
     let log_began = log.metadata().map_or(0, |metadata| metadata.len());
     let error_log = log.try_clone().map_err(MachineError::io("write", &folder.process_log()))?;
+    folder.forget_run_state()?;
     super::sys::inherit_nothing();
     program.env_clear().current_dir("/");
     for name in KEPT {
