@@ -48,6 +48,7 @@ impl Row {
         let first = [config.as_ref().err(), state.as_ref().err(), disk.as_ref().err()];
         let damaged = first.into_iter().flatten().next().map(ToString::to_string);
         let (config, state, disk) = (config.ok(), state.ok(), disk.ok());
+        let state = state.filter(|state| damaged.is_none() || state.is_alive());
         let config = config.as_ref();
         Self {
             name: folder.name().to_string(),
