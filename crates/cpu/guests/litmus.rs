@@ -112,7 +112,8 @@ fn run(bodies: &[Code], question: &impl Fn(&[Saw]) -> bool) -> usize {
 #[test]
 fn store_buffering_is_allowed_without_a_fence() {
     // SDM 3A, 9.2.3.4: allowed, not promised: what it counts is shown.
-    let count = outcomes(
+    // Allowed, and how often it is seen is the host's matter.
+    outcomes(
         &[
             |a| {
                 a.mov(dword_ptr(rdi + X), 1)?;
@@ -125,7 +126,6 @@ fn store_buffering_is_allowed_without_a_fence() {
         ],
         |saw| saw[0].0 == 0 && saw[1].0 == 0,
     );
-    println!("{count} slots saw stores that waited");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use proptest::prelude::*;
 use riad_clock::{Clock, ClockState};
 use riad_cpu::x86::{VcpuState, cr0, efer, rflags};
-use riad_cpu::{Exit, Limit, Vcpu};
+use riad_cpu::{Exit, Limit};
 use riad_memory::Gpa;
 
 use super::machine::{CODE, DATA, Guest, RAM, USER_CODE, USER_DATA, sel, stop};

@@ -28,12 +28,13 @@ impl Limits {
     /// The limits on an engine, with the patience the environment asks for.
     pub(crate) fn new(engine: EngineKind) -> Self {
         let patience = std::env::var(PATIENCE).ok().and_then(|text| text.trim().parse().ok());
-        Self::with_patience(engine, patience.unwrap_or(1))
+        Self::on(engine, EngineKind::virtualises_here(), patience.unwrap_or(1))
     }
 
-    pub(crate) fn with_patience(engine: EngineKind, patience: u32) -> Self {
+    /// The limits on an engine, on a host whose KVM virtualises, or only emulates.
+    fn on(engine: EngineKind, virtualises: bool, patience: u32) -> Self {
         let scale = match engine {
-            EngineKind::Kvm if EngineKind::virtualises_here() => 1,
+            EngineKind::Kvm if virtualises => 1,
             // A KVM that emulates kernel code: some hundred times slower than one that does not.
             EngineKind::Kvm => 200,
             // Measured for the interpreter: it runs what is not translated, and all there is on

@@ -10,8 +10,7 @@ const GUEST_STAGES: [Stage; 5] =
 
 #[test]
 fn software_gets_ten_times_the_time() {
-    let (kvm, soft) =
-        (Limits::with_patience(EngineKind::Kvm, 1), Limits::with_patience(EngineKind::Soft, 1));
+    let (kvm, soft) = (Limits::on(EngineKind::Kvm, true, 1), Limits::on(EngineKind::Soft, true, 1));
     for stage in GUEST_STAGES {
         assert_eq!(soft.of(stage), kvm.of(stage).map(|limit| limit * 10), "{stage}");
     }
@@ -21,7 +20,7 @@ fn software_gets_ten_times_the_time() {
 
 #[test]
 fn slower_tiers_get_more_time() {
-    let scale = |engine| Limits::with_patience(engine, 1).scale();
+    let scale = |engine| Limits::on(engine, true, 1).scale();
     assert_eq!(scale(EngineKind::Auto), scale(EngineKind::Soft));
     let slower =
         [EngineKind::Kvm, EngineKind::Soft, EngineKind::SoftInterpreter, EngineKind::SoftLockstep];
@@ -30,7 +29,7 @@ fn slower_tiers_get_more_time() {
 
 #[test]
 fn what_the_guest_does_not_do_has_no_limit() {
-    let limits = Limits::with_patience(EngineKind::Soft, 1);
+    let limits = Limits::on(EngineKind::Soft, true, 1);
     for stage in [Stage::Start, Stage::Image, Stage::Machine] {
         assert_eq!(limits.of(stage), None, "{stage}");
     }
@@ -38,9 +37,9 @@ fn what_the_guest_does_not_do_has_no_limit() {
 
 #[test]
 fn patience_stretches_every_limit_within_bounds() {
-    let limits = Limits::with_patience(EngineKind::Kvm, 3);
+    let limits = Limits::on(EngineKind::Kvm, true, 3);
     assert_eq!(limits.of(Stage::Kernel), Some(Duration::from_secs(36)));
-    assert_eq!(Limits::with_patience(EngineKind::Kvm, 0).scale(), 1);
-    let most = Limits::with_patience(EngineKind::Soft, u32::MAX);
+    assert_eq!(Limits::on(EngineKind::Kvm, true, 0).scale(), 1);
+    let most = Limits::on(EngineKind::Soft, true, u32::MAX);
     assert_eq!(most.scale(), 10_000);
 }

@@ -8,6 +8,7 @@ use super::Target;
 pub(super) const CONTROL: Target = Target {
     name: "control",
     what: "lines on a machine's control socket, both ways",
+    unit: "steps",
     run: parse,
     seeds: || {
         let orders = [

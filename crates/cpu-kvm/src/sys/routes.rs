@@ -1,5 +1,5 @@
 //! Routes of interrupts into the kernel (KVM API 4.52): which level-triggered vectors I/O APICs want
-//! to hear the end of, and where descriptors lead.
+//! to hear the end of.
 //!
 //! The I/O APIC is the board's. The kernel tells the end of an interrupt (`KVM_EXIT_IOAPIC_EOI`) for
 //! those vectors alone that a route of the I/O APIC's pins has, so the messages themselves, as they
@@ -23,8 +23,6 @@ pub(super) type Message = (u64, u32);
 pub(super) struct Routes {
     /// Level-triggered messages, the oldest first.
     level: Vec<Message>,
-    /// Messages that descriptors send: interrupt number [`PINS`] plus the index.
-    descriptors: Vec<Option<Message>>,
 }
 
 impl Routes {
@@ -40,35 +38,9 @@ impl Routes {
         self.apply(vm)
     }
 
-    /// A number for a descriptor's message.
-    pub(super) fn add(&mut self, vm: &VmFd, message: Message) -> Result<u32, Error> {
-        let free = self.descriptors.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
-            self.descriptors.push(None);
-            self.descriptors.len() - 1
-        });
-        self.descriptors[at] = Some(message);
-        self.apply(vm)?;
-        Ok(PINS + at as u32)
-    }
-
-    /// Gives a descriptor's number back.
-    pub(super) fn remove(&mut self, vm: &VmFd, number: u32) -> Result<(), Error> {
-        if let Some(slot) =
-            number.checked_sub(PINS).and_then(|at| self.descriptors.get_mut(at as usize))
-        {
-            *slot = None;
-        }
-        self.apply(vm)
-    }
-
     fn apply(&self, vm: &VmFd) -> Result<(), Error> {
-        let level = (0..).zip(self.level.iter().map(Some));
-        let rest = (PINS..).zip(self.descriptors.iter().map(Option::as_ref));
-        let entries: Vec<_> = level
-            .chain(rest)
-            .filter_map(|(number, message)| message.map(|message| route(number, *message)))
-            .collect();
+        let entries: Vec<_> =
+            (0..).zip(&self.level).map(|(pin, message)| route(pin, *message)).collect();
         let failed = |reason: String| Error::Unavailable { engine: "kvm", reason };
         let list = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| failed("more interrupt routes than KVM takes".to_owned()))?;

@@ -71,8 +71,8 @@ pub(super) fn serve(fd: &mut VcpuFd, bus: &dyn Bus) -> Came {
         KVM_EXIT_IRQ_WINDOW_OPEN => Came::InterruptWindow,
         KVM_EXIT_HLT => Came::Halt,
         KVM_EXIT_SHUTDOWN => Came::Shutdown,
-        // SAFETY: as above.
         KVM_EXIT_INTERNAL_ERROR => {
+            // SAFETY: as above.
             Came::Internal(unsafe { run.__bindgen_anon_1.internal.suberror })
         }
         // SAFETY: as above.

@@ -209,21 +209,39 @@ fn topology(subleaf: u32, context: &CpuidContext) -> [u32; 4] {
 
 /// The time stamp counter's frequency as a fraction of the crystal's 1 GHz. Kernels multiply the
 /// crystal's kHz by the numerator in 32 bits, so it is kept under 4096: the closest such fraction, by
-/// its continued fraction, is less than a millionth off for a counter of some GHz.
+/// its continued fraction. That is exact for the frequencies we choose; close to a fraction of small
+/// numbers, where others are far, it may be some ten millionths off, which timekeeping slews away.
 fn crystal_ratio(tsc_khz: u32) -> (u32, u32) {
     const MOST: u64 = 4095;
-    let (mut n, mut d) = (u64::from(tsc_khz.max(1)), 1_000_000);
+    const CRYSTAL_KHZ: u64 = 1_000_000;
+    let wanted = u64::from(tsc_khz.max(1));
+    let (mut n, mut d) = (wanted, CRYSTAL_KHZ);
     let (mut last, mut ratio) = ((0, 1), (1, 0));
     while d != 0 {
         let whole = n / d;
-        let next = (whole * ratio.0 + last.0, whole * ratio.1 + last.1);
-        if next.0 > MOST {
+        let most = (MOST - last.0) / ratio.0;
+        let next = |times: u64| (times * ratio.0 + last.0, times * ratio.1 + last.1);
+        if whole > most {
+            // The last step as far as it goes may be closer than the one before it.
+            let part = next(most);
+            if distance(part, wanted) < distance(ratio, wanted) {
+                ratio = part;
+            }
             break;
         }
-        (last, ratio) = (ratio, next);
+        (last, ratio) = (ratio, next(whole));
         (n, d) = (d, n % d);
     }
-    (ratio.0 as u32, ratio.1 as u32)
+    return (ratio.0 as u32, ratio.1 as u32);
+
+    /// How far a fraction is from the counter's, times 10^12.
+    fn distance((n, d): (u64, u64), khz: u64) -> u128 {
+        if d == 0 {
+            return u128::MAX;
+        }
+        let scaled = |n: u64, d: u64| u128::from(n) * 1_000_000_000_000 / u128::from(d);
+        scaled(n, d).abs_diff(scaled(khz, CRYSTAL_KHZ))
+    }
 }
 
 const fn text(four: &[u8; 4]) -> u32 {
