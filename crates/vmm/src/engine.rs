@@ -8,19 +8,20 @@ use riad_cpu_kvm::{KvmEngine, Model};
 use riad_cpu_soft::{Options, SoftEngine, Tier};
 use riad_memory::GuestMemory;
 
-use crate::{EngineKind, Error, VmConfig, measure};
+use crate::{EngineKind, Error, VmConfig};
 
 /// Frequency of the time stamp counter on the software engine: a count a nanosecond.
 pub(crate) const SOFT_TSC_KHZ: u32 = 1_000_000;
 
-/// The engine that a request leads to on this host. `auto` is whichever was measured to be faster
-/// since the host booted.
+/// The engine that a request leads to on this host. `auto` is the software engine for now, however
+/// fast KVM was [measured](crate::measured) to be: the engine `kvm` has not yet shown that it boots
+/// what the other does (`docs/kvm.md`), and nobody shall get it without asking.
 ///
 /// # Errors
 /// When the engine asked for cannot run here.
 pub fn choose(kind: EngineKind) -> Result<EngineKind, Error> {
     match kind {
-        EngineKind::Auto => Ok(measure::measured().choice()),
+        EngineKind::Auto => Ok(EngineKind::Soft),
         EngineKind::Kvm => Ok(riad_cpu_kvm::capabilities().map(|_| kind)?),
         EngineKind::Soft | EngineKind::SoftInterpreter | EngineKind::SoftLockstep => Ok(kind),
     }
