@@ -331,7 +331,7 @@ fn interpret(asm: &mut Asm, function: u64, leave: u32) -> u32 {
 }
 
 /// Finds the block at the linear address in RAX by way of the TLB and the [`Used`] blocks, notes it
-/// among the targets, and goes there. See [`Stubs::resolve`].
+/// among the targets, and goes there. See `Stubs::resolve`.
 fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.align(16, 0);
     let here = asm.here();
