@@ -2,7 +2,7 @@
 //!
 //! A memory operand is expected in the page that its base register was in last. Code that jumps about
 //! in memory is elsewhere each time, and the host's processor guesses wrongly each time. One look-up in
-//! [`SAMPLE`](super::frame::SAMPLE) is a sample. When they come fast, and many of them are of one
+//! [`SAMPLE`] is a sample. When they come fast, and many of them are of one
 //! instruction, that is one that jumps about. One that goes through memory page by page makes few, and
 //! in code that is merely everywhere none has many.
 

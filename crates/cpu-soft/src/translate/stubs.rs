@@ -94,7 +94,7 @@ pub(crate) struct Stubs {
     leave: [u32; reason::COUNT as usize],
     /// The way out of a block that is not good any more, or called out: keeps the host's flags.
     pub(crate) stale: u32,
-    /// The way out for a link, called with a [`LinkData`]; and the same, keeping the host's flags.
+    /// The way out for a link, called with a [`LinkData`](super::frame::LinkData); and the same, keeping the host's flags.
     pub(crate) link: u32,
     pub(crate) link_host: u32,
     /// Loads the XMM registers and MXCSR. Changes RAX.
