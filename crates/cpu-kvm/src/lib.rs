@@ -16,7 +16,7 @@
 //! keeps blocked except inside of `KVM_RUN` (`sys/kick.rs`).
 //!
 //! All of it is the host's business and stands in `sys`; on hosts that are not Linux on x86-64 there
-//! is [`unavailable`] and nothing else. Where to begin: `sys/engine.rs`, then `sys/vcpu.rs`.
+//! is `unavailable` and nothing else. Where to begin: `sys/engine.rs`, then `sys/vcpu.rs`.
 
 mod sys;
 
