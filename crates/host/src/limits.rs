@@ -28,7 +28,9 @@ impl Limits {
     /// The limits on an engine, with the patience the environment asks for.
     pub(crate) fn new(engine: EngineKind) -> Self {
         let patience = std::env::var(PATIENCE).ok().and_then(|text| text.trim().parse().ok());
-        Self::on(engine, EngineKind::virtualises_here(), patience.unwrap_or(1))
+        // Asked only where it matters: it opens the device.
+        let virtualises = engine == EngineKind::Kvm && EngineKind::virtualises_here();
+        Self::on(engine, virtualises, patience.unwrap_or(1))
     }
 
     /// The limits on an engine, on a host whose KVM virtualises, or only emulates.
