@@ -9,16 +9,39 @@ use super::frame::{
     BASE, CALL_SITE, FLAGS, KEPT, SPARE_CALL, Site, Slot, SlotNumber, TARGET_BITS, TARGET_SCALE,
     TARGET_TABLE, Target, reason, salt,
 };
-use super::stubs::{Look, Stubs, Want};
+use super::stubs::{Look, Stubs, Want, look_data};
 
 /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there; otherwise
 /// RCX tells its place. RAX is salted then, and must be when it is jumped to.
 pub(super) fn find_target(asm: &mut Asm, upper: bool) -> Hole {
-    asm.alu_mem(alu::XOR, RAX, frame(salt(upper)));
-    asm.mov32(RCX, RAX);
-    asm.alu_imm(false, alu::AND, RCX, TARGET_BITS as i32);
+    salted_place(asm, upper, 0);
     asm.alu_mem(alu::CMP, RAX, target(0, offset_of!(Target, key)));
     asm.jcc(cc::NE)
+}
+
+/// Salts the linear address in RAX, and brings its place among the targets to RCX; `bias` bytes are
+/// on the host's stack.
+pub(super) fn salted_place(asm: &mut Asm, upper: bool, bias: usize) {
+    asm.alu_mem(alu::XOR, RAX, frame(bias + salt(upper)));
+    asm.mov32(RCX, RAX);
+    asm.alu_imm(false, alu::AND, RCX, TARGET_BITS as i32);
+}
+
+/// After [`find_target`] has not found it: goes to the salted address in RAX by what else is known, or
+/// leaves with it for a reason. `pop` is by how much a return moves the stack pointer.
+pub(super) fn resolve(
+    asm: &mut Asm,
+    stubs: &Stubs,
+    upper: bool,
+    site: Site,
+    reason: u32,
+    pop: u32,
+) {
+    asm.alu_mem(alu::XOR, RAX, frame(salt(upper)));
+    asm.call_to(stubs.resolve(upper));
+    for word in [site.0, reason << 24 | pop] {
+        asm.bytes(&word.to_le_bytes());
+    }
 }
 
 /// Jumps to what [`find_target`] found.
@@ -77,8 +100,7 @@ fn find(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, want: Want, distance: i
     }
     asm.call_to(stubs.look(Look { want, size: 8, aligned: false, direct: true }));
     let known = asm.jmp();
-    asm.bytes(&Site::OF_CALL.0.to_le_bytes());
-    asm.bytes(&(stack.field(0) as u32).to_le_bytes());
+    look_data(asm, Site::OF_CALL, stack);
     asm.land(known);
     if bias != 0 {
         push_back(asm, SPARE_CALL);
@@ -139,7 +161,7 @@ fn call(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> u32 {
     let unknown = find_target(asm, upper);
     jump_to_found(asm, upper);
     asm.land(unknown);
-    resolve(asm, stubs, upper, reason::CALL << 24);
+    resolve(asm, stubs, upper, Site::OF_CALL, reason::CALL, 0);
     here
 }
 
@@ -158,14 +180,6 @@ fn ret(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> (u32, u3
     asm.lea(R15, Mem::at(R15, 8));
     jump_to_found(asm, upper);
     asm.land(unknown);
-    resolve(asm, stubs, upper, reason::RETURN << 24 | 8);
+    resolve(asm, stubs, upper, Site::OF_CALL, reason::RETURN, 8);
     (with_flags, here)
-}
-
-fn resolve(asm: &mut Asm, stubs: &Stubs, upper: bool, how: u32) {
-    asm.alu_mem(alu::XOR, RAX, frame(salt(upper)));
-    asm.call_to(stubs.resolve(upper));
-    for word in [Site::OF_CALL.0, how] {
-        asm.bytes(&word.to_le_bytes());
-    }
 }

@@ -12,10 +12,10 @@ use super::calls;
 use super::class::{Class, class};
 use super::flags;
 use super::frame::{
-    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, Site, SlotNumber, reason, register, salt,
+    ATTENTION, BASE, BUDGET, FLAGS, HOME, IN_FRAME, Site, SlotNumber, reason, register,
 };
 use super::operand::Operand;
-use super::stubs::{Look, Stubs};
+use super::stubs::{self, Look, Stubs};
 use crate::op::Op;
 
 /// Most instructions in a block.
@@ -39,11 +39,9 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// The bit of [`large`](Self::large).
+    /// Which bits [`large`](Self::large) and [`user`](Self::user) are.
     pub(crate) const LARGE: u8 = 2;
-
-    /// The bit of [`user`](Self::user).
-    pub(crate) const USER: u64 = 1 << 5;
+    pub(crate) const USER: u8 = 5;
 
     /// As a number from 0 to 63.
     pub(crate) fn bits(self) -> u64 {
@@ -52,7 +50,7 @@ impl Kind {
             | u64::from(self.large) << Self::LARGE
             | u64::from(self.pure) << 3
             | u64::from(self.upper) << 4
-            | if self.user { Self::USER } else { 0 }
+            | u64::from(self.user) << Self::USER
     }
 }
 
@@ -201,8 +199,8 @@ impl Emitter<'_> {
         self.count = items.len() as u32;
         let live = first.live_in != 0;
         let mut entries = Entries::default();
-        // What may be patched lies in eight bytes that are written at once. When
-        // the block is overwritten nothing is linked to it any more, but its first entry is known.
+        // What may be patched lies in eight bytes that are written at once. When the block is
+        // overwritten nothing is linked to it any more, but its first entry is known.
         if live {
             self.asm.align(8, 7);
             entries.saved = self.asm.here();
@@ -447,20 +445,13 @@ impl Emitter<'_> {
         self.cold.clear();
     }
 
-    /// What stands behind a look-up.
-    pub(super) fn look_data(&mut self, site: Site, slot: SlotNumber) {
-        for word in [site.0, slot.field(0) as u32] {
-            self.asm.bytes(&word.to_le_bytes());
-        }
-    }
-
     fn one_cold(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, look, slot, site } => {
                 self.asm.land(at);
                 self.asm.call_to(self.stubs.look(look));
                 self.asm.jmp_to(back);
-                self.look_data(site, slot);
+                stubs::look_data(self.asm, site, slot);
             }
             Cold::Leave { at, site, reason } => {
                 self.asm.land(at);
@@ -468,11 +459,7 @@ impl Emitter<'_> {
             }
             Cold::Unknown { at, site, reason, pop } => {
                 self.asm.land(at);
-                self.asm.alu_mem(alu::XOR, RAX, frame(salt(self.kind.upper)));
-                self.asm.call_to(self.stubs.resolve(self.kind.upper));
-                for word in [site.0, reason << 24 | pop] {
-                    self.asm.bytes(&word.to_le_bytes());
-                }
+                calls::resolve(self.asm, self.stubs, self.kind.upper, site, reason, pop);
             }
             Cold::Wrote { at, back, slot, site, host_flags } => {
                 self.asm.land(at);
@@ -505,7 +492,7 @@ impl Emitter<'_> {
                 self.asm.land(at);
                 self.asm.call_to(self.stubs.look(look));
                 let after = self.asm.jmp();
-                self.look_data(site, SlotNumber::of_stack(self.kind.user));
+                stubs::look_data(self.asm, site, SlotNumber::of_stack(self.kind.user));
                 self.asm.land(after);
                 // The first part is known now. Is the rest in the same page?
                 self.asm.lea32(RCX, Mem::at(R15, low));

@@ -119,7 +119,7 @@ pub(crate) const TARGET_SCALE: u8 = 1;
 const _: () = assert!(8 << TARGET_SCALE == size_of::<Target>());
 
 /// The bits of an address that salts leave alone.
-pub(crate) const SALT_BITS: u64 = 0x1_ffff;
+pub(crate) const SALT_BITS: u64 = TARGET_BITS as u64 | 7;
 
 /// Place of a linear address, salted or not, among the [`TARGETS`].
 pub(crate) const fn target_place(address: u64) -> usize {
@@ -343,7 +343,8 @@ pub(crate) mod reason {
     pub(crate) const BUDGET: u32 = 5;
     /// Go on at the site, whose block has run (code was overwritten).
     pub(crate) const DONE: u32 = 6;
-    /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), which is not known. Nothing has been done yet but looking.
+    /// The branch at the site leads to [`Frame::spare`](super::Frame::spare), which is not known.
+    /// Nothing has been done yet but looking.
     pub(crate) const JUMP: u32 = 7;
     /// The same for a call, which has pushed its return address.
     pub(crate) const CALL: u32 = 8;

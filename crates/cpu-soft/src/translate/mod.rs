@@ -11,6 +11,7 @@
 //! * [`cache`] keeps blocks by physical address, so that they outlive context switches and are shared
 //!   by processors.
 //! * [`thread`] is one processor's side: the way in and out.
+//! * [`calls`] is how calls, returns and indirect jumps find the block they lead to.
 //! * [`samples`] finds the instructions that seldom stay in a page.
 //! * [`sys`] is all that touches the host.
 //!

@@ -7,11 +7,9 @@ use iced_x86::{Mnemonic, OpKind};
 use super::asm::host::{RAX, RCX};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::emit::{Cold, Emitter, Item, home, in_frame};
-use super::frame::{
-    BASE, GENERATION, KEPT, RAM, STATES, Site, Slot, SlotNumber, TABLE, segment_base,
-};
-use super::stubs::{Look, Want};
-use crate::mem::{ENTRIES, Entry};
+use super::frame::{BASE, GENERATION, KEPT, Site, Slot, SlotNumber, segment_base};
+use super::stubs::{Look, Want, look_data, page_state, tlb_entry};
+use crate::mem::Entry;
 use crate::op::{RIP, ZERO, gpr, seg};
 
 /// A memory operand as its instruction has it.
@@ -89,14 +87,17 @@ impl Operand {
 
     /// The slot for it, in code of a page.
     fn slot(&self, user: bool, page: usize) -> SlotNumber {
-        // Code of a page finds its tables and variables in a few others.
-        let far = (page as u64 ^ ((self.disp >> 12) as u64) << 32).wrapping_mul(SPREAD) >> 56;
+        let far = (self.disp >> 12) as u64;
         match self.seg {
             seg::FS | seg::GS => SlotNumber::of_segment(user, self.seg),
-            _ if self.base == RIP => SlotNumber::of_rip(user, far as u32),
+            // Code of a page finds its tables and variables in a few others.
+            _ if self.base == RIP => {
+                let place = (page as u64 ^ far << 32).wrapping_mul(SPREAD) >> 56;
+                SlotNumber::of_rip(user, place as u32)
+            }
             _ if self.base != ZERO => SlotNumber::of_base(user, self.base),
             _ if self.index != ZERO => SlotNumber::of_base(user, self.index),
-            _ => SlotNumber::of_rip(user, (self.disp >> 12) as u32),
+            _ => SlotNumber::of_rip(user, far as u32),
         }
     }
 }
@@ -203,28 +204,23 @@ impl Emitter<'_> {
         let slot = SlotNumber::of_scattered(self.kind.user);
         let address = self.registers_of(operand);
         self.asm.lea(RCX, address);
-        let entry = size_of::<Entry>().trailing_zeros() as u8;
-        self.asm.shift(true, 5, RCX, 12 - entry);
-        self.asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
-        self.asm.alu_mem(alu::ADD, RCX, frame(TABLE));
-        if operand.index != ZERO && home(operand.index).is_none() {
+        tlb_entry(self.asm, 0);
+        // An index that lives in the frame is brought to RCX too.
+        let both = operand.index != ZERO && home(operand.index).is_none();
+        if both {
             self.asm.store(frame(KEPT), RCX);
         }
         // The tag of the last byte's page: an operand across two pages is not found. Nor is one in
         // the other half than code of its kind is in, whose generation is another.
-        let last = Mem { disp: address.disp.wrapping_add(operand.size as i32 - 1), ..address };
-        let last = self.loaded(operand, last);
-        self.asm.lea(RAX, last);
-        if operand.index != ZERO && home(operand.index).is_none() {
+        let first = self.registers_of(operand);
+        let disp = first.disp.wrapping_add(operand.size as i32 - 1);
+        self.asm.lea(RAX, Mem { disp, ..first });
+        if both {
             self.asm.load(RCX, frame(KEPT));
         }
         self.asm.alu_imm(true, alu::AND, RAX, -4096);
         self.asm.alu_mem(alu::OR, RAX, frame(GENERATION + 8 * usize::from(self.kind.upper)));
-        let tag = match want {
-            Want::Read => offset_of!(Entry, read),
-            Want::Write => offset_of!(Entry, write),
-        };
-        self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, tag as i32));
+        self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, want.tag() as i32));
         let at = self.asm.jcc(cc::NE);
         self.asm.load(RAX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
         let direct = operand.direct();
@@ -243,9 +239,7 @@ impl Emitter<'_> {
         };
         if want == Want::Write {
             self.asm.lea(RCX, mem);
-            self.asm.alu_mem(alu::SUB, RCX, frame(RAM));
-            self.asm.shift(true, 5, RCX, 12);
-            self.asm.alu_mem(alu::ADD, RCX, frame(STATES));
+            page_state(self.asm, RCX, 0);
             self.asm.store(frame(slot.field(offset_of!(Slot, state))), RCX);
         }
         let look = Look { want, size: operand.size, aligned: false, direct: false };
@@ -259,19 +253,13 @@ impl Emitter<'_> {
         self.asm.lea(RAX, address);
         self.asm.call_to(self.stubs.look(look));
         let after = self.asm.jmp();
-        self.look_data(site, SlotNumber::of_scattered(self.kind.user));
+        look_data(self.asm, site, SlotNumber::of_scattered(self.kind.user));
         self.asm.land(after);
         if let Some(direct) = operand.direct() {
             self.asm.alu(alu::SUB, RAX, direct.base);
             self.asm.lea(RAX, Mem::at(RAX, direct.disp.wrapping_neg()));
         }
         self.asm.jmp_to(back);
-    }
-
-    /// The address `mem` of an operand, with its registers loaded once more.
-    fn loaded(&mut self, operand: &Operand, mem: Mem) -> Mem {
-        let again = self.registers_of(operand);
-        Mem { disp: mem.disp, ..again }
     }
 
     /// After an instruction's write, as its last act: somebody may have to be told.

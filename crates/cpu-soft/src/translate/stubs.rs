@@ -4,13 +4,13 @@ use std::mem::offset_of;
 
 use super::asm::host::{R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::asm::{Asm, Mem, alu, cc, frame};
-use super::calls::{CallStubs, target};
+use super::calls::{self, CallStubs, target};
 use super::emit::Kind;
 use super::frame::{
     BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK,
     IN_FRAME, KINDS, LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE,
-    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, TABLE, TARGET_BITS, Target, USED, USED_BITS,
-    USED_SPREAD, Used, XMM_MISSING, cpu_register, reason, register, salt,
+    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, SlotNumber, TABLE, Target, USED, USED_BITS,
+    USED_SPREAD, Used, XMM_MISSING, cpu_register, reason, register,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -27,6 +27,14 @@ impl Want {
         match self {
             Self::Read => (offset_of!(Slot, read_tag), offset_of!(Slot, read_addend)),
             Self::Write => (offset_of!(Slot, write_tag), offset_of!(Slot, write_addend)),
+        }
+    }
+
+    /// Offset in an [`Entry`] of the tag for it.
+    pub(crate) fn tag(self) -> usize {
+        match self {
+            Self::Read => offset_of!(Entry, read),
+            Self::Write => offset_of!(Entry, write),
         }
     }
 }
@@ -94,7 +102,8 @@ pub(crate) struct Stubs {
     leave: [u32; reason::COUNT as usize],
     /// The way out of a block that is not good any more, or called out: keeps the host's flags.
     pub(crate) stale: u32,
-    /// The way out for a link, called with a [`LinkData`](super::frame::LinkData); and the same, keeping the host's flags.
+    /// The way out for a link, called with a [`LinkData`](super::frame::LinkData); and the same,
+    /// keeping the host's flags.
     pub(crate) link: u32,
     pub(crate) link_host: u32,
     /// Loads the XMM registers and MXCSR. Changes RAX.
@@ -102,8 +111,8 @@ pub(crate) struct Stubs {
     /// Runs the op at RAX in the interpreter; ECX has the site. The flags are in the frame.
     pub(crate) interpret: u32,
     /// By number of a [`Look`]: fills a slot. Called with, behind a jump of five bytes, the site and
-    /// the slot's offset as data. Returns the addend in RAX for a direct one, otherwise the host address; does not return
-    /// when it cannot.
+    /// the slot's offset as data. Returns the addend in RAX for a direct one, otherwise the host
+    /// address; does not return when it cannot.
     look: Vec<u32>,
     /// By half: goes to the block at RAX that the processor knows though it is not among the targets.
     /// Called with the site as data, and a word with by how much the stack pointer moves then, and
@@ -338,11 +347,8 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.store(frame(8 + SPARE), RAX);
     asm.store(frame(8 + SPARE_TARGET), RDX);
     // Does the TLB know the page? An address of the other half has another generation.
-    let entry = size_of::<Entry>().trailing_zeros() as u8;
     asm.mov(RCX, RAX);
-    asm.shift(true, 5, RCX, 12 - entry);
-    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
-    asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
+    tlb_entry(asm, 8);
     asm.alu_imm(true, alu::AND, RAX, -4096);
     asm.alu_mem(alu::OR, RAX, frame(8 + GENERATION + 8 * usize::from(upper)));
     asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, exec) as i32));
@@ -374,9 +380,7 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     // From now on it is a target.
     asm.load(RDX, Mem::at(RAX, offset_of!(Used, host) as i32));
     asm.load(RAX, frame(8 + SPARE));
-    asm.alu_mem(alu::XOR, RAX, frame(8 + salt(upper)));
-    asm.mov32(RCX, RAX);
-    asm.alu_imm(false, alu::AND, RCX, TARGET_BITS as i32);
+    calls::salted_place(asm, upper, 8);
     asm.store(target(8, offset_of!(Target, key)), RAX);
     asm.store(target(8, offset_of!(Target, host)), RDX);
     asm.load(RAX, frame(8 + SPARE));
@@ -464,12 +468,31 @@ fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
     Fill { walk, refuse, sample }
 }
 
+/// From a linear address in RCX to where the TLB has its entry; `bias` bytes are on the stack.
+pub(super) fn tlb_entry(asm: &mut Asm, bias: usize) {
+    let entry = size_of::<Entry>().trailing_zeros() as u8;
+    asm.shift(true, 5, RCX, 12 - entry);
+    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
+    asm.alu_mem(alu::ADD, RCX, frame(bias + TABLE));
+}
+
+/// From a host address of RAM to that of its page's state; `bias` bytes are on the stack.
+pub(super) fn page_state(asm: &mut Asm, register: u8, bias: usize) {
+    asm.alu_mem(alu::SUB, register, frame(bias + RAM));
+    asm.shift(true, 5, register, 12);
+    asm.alu_mem(alu::ADD, register, frame(bias + STATES));
+}
+
+/// What stands behind a call to a look-up and the jump after it.
+pub(super) fn look_data(asm: &mut Asm, site: Site, slot: SlotNumber) {
+    for word in [site.0, slot.field(0) as u32] {
+        asm.bytes(&word.to_le_bytes());
+    }
+}
+
 fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     const PAGE: i32 = -4096;
-    let tag = match look.want {
-        Want::Read => offset_of!(Entry, read),
-        Want::Write => offset_of!(Entry, write),
-    };
+    let tag = look.want.tag();
     let (tag_at, addend_at) = look.want.fields();
     asm.align(16, 0);
     // The slot's offset is behind the call, a jump, and the site.
@@ -508,11 +531,8 @@ fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     asm.mov(RDX, RAX);
     asm.shift(true, 5, RDX, 63);
     asm.load(RDX, Mem { base: RSP, index: Some((RDX, 3)), disp: (8 + GENERATION) as i32 });
-    let entry = size_of::<Entry>().trailing_zeros() as u8;
     asm.mov(RCX, RAX);
-    asm.shift(true, 5, RCX, 12 - entry);
-    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
-    asm.alu_mem(alu::ADD, RCX, frame(8 + TABLE));
+    tlb_entry(asm, 8);
     asm.alu_imm(true, alu::AND, RAX, PAGE);
     asm.alu(alu::OR, RDX, RAX);
     asm.alu_mem(alu::CMP, RDX, Mem::at(RCX, tag as i32));
@@ -526,9 +546,7 @@ fn miss(asm: &mut Asm, look: Look, fill: Fill) {
     asm.store(field(RDX, addend_at), RCX);
     if look.want == Want::Write {
         asm.alu(alu::ADD, RAX, RCX);
-        asm.alu_mem(alu::SUB, RAX, frame(8 + RAM));
-        asm.shift(true, 5, RAX, 12);
-        asm.alu_mem(alu::ADD, RAX, frame(8 + STATES));
+        page_state(asm, RAX, 8);
         asm.store(field(RDX, offset_of!(Slot, state)), RAX);
     }
     asm.load(RDX, frame(8 + SPARE));

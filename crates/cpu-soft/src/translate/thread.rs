@@ -140,11 +140,19 @@ impl Thread {
         }
     }
 
-    fn forget_slots(&self) {
+    fn forget(&self, slots: &[Cell<Slot>]) {
         let nothing = self.no_slot();
-        for slot in &self.frame().slots {
+        for slot in slots {
             slot.set(nothing);
         }
+    }
+
+    fn forget_slots(&self) {
+        self.forget(&self.frame().slots);
+    }
+
+    fn forget_supervisors_slots(&self) {
+        self.forget(&self.frame().slots[..SLOTS]);
     }
 
     /// Forgets the slots that have a page.
@@ -154,12 +162,6 @@ impl Thread {
             if read_tag == page || write_tag == page {
                 slot.set(self.no_slot());
             }
-        }
-    }
-
-    fn forget_supervisors_slots(&self) {
-        for slot in &self.frame().slots[..SLOTS] {
-            slot.set(self.no_slot());
         }
     }
 
@@ -214,7 +216,7 @@ impl Thread {
         let frame = self.frame();
         frame.segment_bases[0].set(fs);
         frame.segment_bases[1].set(gs);
-        let kind = cpu.code_kind().bits() & !Kind::USER;
+        let kind = cpu.code_kind().bits() & !(1 << Kind::USER);
         if self.changes != cpu.tlb.changes || self.view != cpu.tlb.view || self.kind != kind {
             self.catch_up(cpu, kind);
         }
@@ -283,18 +285,28 @@ impl Thread {
         (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) & !SALT_BITS
     }
 
+    /// The key of the target at a linear address.
+    fn salted(&self, address: u64) -> u64 {
+        address ^ self.frame().salt[(address >> 63) as usize].get()
+    }
+
+    /// The host address of the entry at a linear address, when it is among the targets.
+    fn target(&self, address: u64) -> Option<u64> {
+        let known = self.frame().targets[target_place(address)].get();
+        (known.key == self.salted(address)).then_some(known.host)
+    }
+
     /// Finds, or makes, the block at RIP. `None` when the interpreter is to go on.
     ///
     /// # Errors
     /// What fetching the instruction raises.
     fn look_up(&mut self, cpu: &mut Cpu, link: u64) -> Done<Option<u64>> {
         let rip = cpu.rip();
-        let frame = self.frame();
-        let place = target_place(rip);
-        let salted = rip ^ frame.salt[(rip >> 63) as usize].get();
-        let known = frame.targets[place].get();
-        if known.key == salted && link == 0 && self.turn == self.cache.turn() {
-            return Ok(Some(known.host));
+        if let Some(host) = self.target(rip)
+            && link == 0
+            && self.turn == self.cache.turn()
+        {
+            return Ok(Some(host));
         }
         let Some(host) = cpu.code_host(rip)? else { return Ok(None) };
         let page = cpu.tlb.page_index(host);
@@ -317,7 +329,8 @@ impl Thread {
         };
         let address = self.cache.address(entries.saved);
         let base = rip & !0xfff;
-        self.frame().targets[place].set(Target { key: salted, host: address });
+        let target = Target { key: self.salted(rip), host: address };
+        self.frame().targets[target_place(rip)].set(target);
         used.set(Used { key: key.number() | USED_MARK, host: address });
         self.mark(base).set(1);
         if link != 0 {
@@ -342,13 +355,9 @@ impl Thread {
         }
         self.refresh(cpu);
         let rip = cpu.rip();
-        let frame = self.frame();
-        let known = frame.targets[target_place(rip)].get();
-        if known.key != rip ^ frame.salt[(rip >> 63) as usize].get() {
-            return None;
-        }
-        frame.base.set(rip & !0xfff);
-        Some(known.host)
+        let host = self.target(rip)?;
+        self.frame().base.set(rip & !0xfff);
+        Some(host)
     }
 
     /// Carries out a branch whose target translated code does not know. What is not canonical is the
