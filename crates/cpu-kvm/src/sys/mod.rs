@@ -2,42 +2,32 @@
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod absent;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod cpuid;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod dirty;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod engine;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod exits;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod host;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod inject;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod kick;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod lapic;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod msr;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod rescue;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod routes;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod run_area;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod state;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod time;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod vcpu;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod xsave;
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub use absent::{KvmEngine, capabilities};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use engine::KvmEngine;
+pub use present::{KvmEngine, capabilities};
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use host::capabilities;
+#[path = "."]
+mod present {
+    mod cpuid;
+    mod dirty;
+    mod engine;
+    mod exits;
+    mod host;
+    mod inject;
+    mod kick;
+    mod lapic;
+    mod msr;
+    mod rescue;
+    mod routes;
+    mod run_area;
+    mod state;
+    mod time;
+    mod vcpu;
+    mod xsave;
+
+    pub use engine::KvmEngine;
+    pub use host::capabilities;
+}
