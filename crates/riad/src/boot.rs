@@ -1,7 +1,7 @@
 //! `riad boot`: a kernel, with its serial console on the terminal.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,15 +45,12 @@ pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
     config.check().map_err(Error::Vm)?;
     let guest = Kernel { kernel, initrd, append }.load()?;
     // For Ctrl-C where there is no raw mode, and for a raw terminal's sake.
-    let _signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let _signals = Signals::watch()?;
     let console = Console::new(Some(Box::new(io::stdout())), None);
     let mut vm = Vm::start(&config, &guest, &console).map_err(start_error(&guest.kernel_name))?;
 
     let interactive = terminal::is_interactive();
-    let raw = match interactive {
-        true => Some(terminal::enter_raw().map_err(Failure::own("cannot use the terminal"))?),
-        false => None,
-    };
+    let raw = terminal::raw_if(interactive)?;
     let (over, wait) = sync_channel(2);
     let typist = Typist {
         keyboard: vm.keyboard(),
@@ -91,7 +88,8 @@ fn status(ending: Ending) -> Result<ExitCode, Failure> {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+/// Has something done beside, in a thread of its own.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
     thread.map(drop).map_err(Failure::own("the host refused a thread"))
 }
@@ -121,14 +119,8 @@ struct Typist {
 impl Typist {
     fn run(mut self) {
         let mut buffer = [0; 1024];
-        loop {
-            let typed = match io::stdin().read(&mut buffer) {
-                // The end of a pipe is not the end of the machine.
-                Ok(0) => return,
-                Ok(count) => buffer.get(..count).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return,
-            };
+        // The end of a pipe is not the end of the machine.
+        while let Some(typed) = terminal::typed(&mut buffer) {
             let keys = match &mut self.escapes {
                 None => typed.to_vec(),
                 Some((escapes, over)) => match escapes.filter(typed) {

@@ -31,7 +31,7 @@ pub(crate) fn cp(args: CpArgs) -> Result<ExitCode, Failure> {
     let Some(target) = ends.pop() else {
         return Err(Failure::Own("cp needs something to copy, and where to".to_owned()));
     };
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     let machines = Machines::open()?;
     match target {
         End::There(name, path) => {

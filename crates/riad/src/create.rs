@@ -22,7 +22,7 @@ pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
         engine: (engine, code_cache.0),
         boot,
     };
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     make(&name, &ImageOptions { engine, ..sources.options(image) }, &new, signals)?;
     eprintln!("riad: machine {name} is made: `riad start {name}`");
     Ok(ExitCode::SUCCESS)

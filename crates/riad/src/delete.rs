@@ -16,7 +16,7 @@ const FORCED: u64 = 30;
 pub(crate) fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let DeleteArgs { names, yes, force } = args;
     let machines = Machines::open()?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
         if !yes && !confirmed(name)? {

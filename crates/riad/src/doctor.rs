@@ -1,24 +1,16 @@
 //! `riad doctor`: what this computer lacks, and what to do about it.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use riad_host::doctor::{Finding, Verdict, examine};
 
 use crate::args::Format;
-use crate::report::{Failure, json};
-use crate::yaml;
+use crate::report::{Failure, show_as};
 
 pub(crate) fn doctor(format: Option<Format>) -> Result<ExitCode, Failure> {
     let findings = examine();
-    let text = match format {
-        Some(Format::Json) => json(&findings)?,
-        Some(Format::Yaml) => yaml::text(&findings),
-        Some(Format::Table) | None => table(&findings),
-    };
-    // A reader that has seen enough is no failure.
-    let _ = io::stdout().write_all(text.as_bytes());
+    show_as(&findings, format, || table(&findings))?;
     let has_problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
     Ok(ExitCode::from(u8::from(has_problem)))
 }

@@ -28,7 +28,7 @@ pub(crate) fn exec(args: ExecArgs) -> Result<ExitCode, Failure> {
         false => command,
     };
     let command = session::command(argv, conditions, tty)?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     if folder.state()? == State::Starting {
         folder.wait_ready()?;
     }
@@ -40,7 +40,7 @@ pub(crate) fn shell(args: ShellArgs) -> Result<ExitCode, Failure> {
     let machines = Machines::open()?;
     let tty = terminal::is_interactive();
     let command = session::command(command, conditions, tty)?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     let folder = match machines.get(&name) {
         Err(MachineError::NoSuchMachine(_)) if name.as_str() == "default" => {
             create::make_default(&name, signals.clone())?

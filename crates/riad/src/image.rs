@@ -1,6 +1,5 @@
 //! `riad image`: what machines are made from.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +8,9 @@ use riad_host::{Size, printable};
 use serde::Serialize;
 
 use crate::args::{BuildArgs, Format, ImageVerb};
-use crate::report::{Failure, columns, json};
+use crate::report::{Failure, columns, show_as};
 use crate::signals::Signals;
 use crate::status::Status;
-use crate::yaml;
 
 pub(crate) fn image(verb: ImageVerb, format: Option<Format>) -> Result<ExitCode, Failure> {
     match verb {
@@ -33,7 +31,7 @@ fn build(args: BuildArgs) -> Result<(), Failure> {
     let include = include.into_iter().filter(|package| !package.is_empty()).collect();
     let size = size.map(|size| size.0);
     let options = ImageOptions { include, name, size, engine, ..sources.options(image) };
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     let mut status = Status::new(signals, &shown, false);
     let built = images::build(&options, &mut status);
     status.clear();
@@ -92,14 +90,7 @@ impl From<Listed> for Row {
 
 fn list(format: Option<Format>) -> Result<(), Failure> {
     let rows: Vec<Row> = images::list()?.into_iter().map(Row::from).collect();
-    let text = match format {
-        Some(Format::Json) => json(&rows)?,
-        Some(Format::Yaml) => yaml::text(&rows),
-        Some(Format::Table) | None => table(&rows),
-    };
-    // A reader that has seen enough is no failure.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(())
+    show_as(&rows, format, || table(&rows))
 }
 
 fn table(rows: &[Row]) -> String {

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use crate::args::{Format, LsArgs, OneArgs};
 use crate::image::ago;
-use crate::report::{Failure, columns, json, show};
-use crate::yaml;
+use crate::report::{Failure, columns, show, show_as};
 
 /// A machine as a program is told of it; keys are only ever added. What is not known is null.
 #[derive(Debug, Serialize)]
@@ -98,16 +97,16 @@ pub(crate) fn ls(args: LsArgs, format: Option<Format>) -> Result<ExitCode, Failu
     }
     let is_any = !rows.is_empty();
     rows.retain(|row| filter.iter().all(|(key, value)| row.is(key, value)));
-    let text = match format {
-        _ if quiet => rows.iter().map(|row| format!("{}\n", row.name)).collect(),
-        Some(Format::Json) => json(&rows)?,
-        Some(Format::Yaml) => yaml::text(&rows),
-        Some(Format::Table) | None if is_any => table(&rows),
-        Some(Format::Table) | None => {
-            "There are no machines yet; `riad shell` makes one and enters it.\n".to_owned()
-        }
-    };
-    show(&text);
+    if quiet {
+        show(&rows.iter().map(|row| format!("{}\n", row.name)).collect::<String>());
+    } else {
+        show_as(&rows, format, || match is_any {
+            true => table(&rows),
+            false => {
+                "There are no machines yet; `riad shell` makes one and enters it.\n".to_owned()
+            }
+        })?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,12 +129,7 @@ fn table(rows: &[Row]) -> String {
 
 pub(crate) fn info(args: OneArgs, format: Option<Format>) -> Result<ExitCode, Failure> {
     let row = Row::new(&Machines::open()?.get(&args.name)?);
-    let text = match format {
-        Some(Format::Json) => json(&row)?,
-        Some(Format::Yaml) => yaml::text(&row),
-        Some(Format::Table) | None => page(&row),
-    };
-    show(&text);
+    show_as(&row, format, || page(&row))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,6 +8,9 @@ use riad_host::machines::MachineError;
 use riad_host::{Error, Timings};
 use serde::Serialize;
 
+use crate::args::Format;
+use crate::yaml;
+
 /// The exit status of riad's own failures.
 pub(crate) const OWN_FAILURE: u8 = 125;
 
@@ -89,9 +92,23 @@ fn sentence(error: &Error) -> String {
 }
 
 /// A value for programs.
-pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);
     Ok(text.map_err(|error| Failure::Own(error.to_string()))? + "\n")
+}
+
+/// Shows a value in the format that was asked for; `table` is for people, and the default.
+pub(crate) fn show_as(
+    value: &impl Serialize,
+    format: Option<Format>,
+    table: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    show(&match format {
+        Some(Format::Json) => json(value)?,
+        Some(Format::Yaml) => yaml::text(value),
+        Some(Format::Table) | None => table(),
+    });
+    Ok(())
 }
 
 /// Lines with their cells below each other.

@@ -31,7 +31,7 @@ pub(crate) fn run(
     } = args;
     let tty = terminal::is_interactive();
     let command = session::command(command, conditions, tty)?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     let name = image.to_string();
     let options = MachineOptions {
         image: ImageOptions { engine, ..sources.options(image) },

@@ -35,10 +35,7 @@ pub(crate) fn interact<T>(
     session: impl FnOnce(SessionIo<'_>) -> T,
 ) -> Result<T, Failure> {
     signals.now(Doing::Session { control, tty });
-    let raw = match tty {
-        true => Some(terminal::enter_raw().map_err(Failure::own("cannot use the terminal"))?),
-        false => None,
-    };
+    let raw = terminal::raw_if(tty)?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let io =
         SessionIo { stdin: Some(stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() };

@@ -8,8 +8,7 @@ use riad_vmm::VmConfig;
 use serde::Serialize;
 
 use crate::args::{Format, SetArgs};
-use crate::report::{Failure, columns, json, show};
-use crate::yaml;
+use crate::report::{Failure, columns, show_as};
 
 /// A change as a program is told of it; keys are only ever added.
 #[derive(Debug, Serialize)]
@@ -31,15 +30,10 @@ pub(crate) fn set(args: SetArgs, format: Option<Format>) -> Result<ExitCode, Fai
         folder.write_config(&new)?;
     }
     drop(lock);
-    let text = match format {
-        Some(Format::Json) => json(&changes)?,
-        Some(Format::Yaml) => yaml::text(&changes),
-        Some(Format::Table) | None if changes.is_empty() => {
-            "Nothing changes; `riad set --help` lists what can be set.\n".to_owned()
-        }
-        Some(Format::Table) | None => table(&changes, args.dry_run),
-    };
-    show(&text);
+    show_as(&changes, format, || match changes.is_empty() {
+        true => "Nothing changes; `riad set --help` lists what can be set.\n".to_owned(),
+        false => table(&changes, args.dry_run),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

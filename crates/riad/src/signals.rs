@@ -11,6 +11,7 @@ use riad_host::{ControlEvent, ControlSender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals as Arrivals;
 
+use crate::report::Failure;
 use crate::terminal;
 
 /// This many interrupts in a row end riad, whatever its guest thinks of it.
@@ -47,7 +48,11 @@ pub(crate) struct Signals(Arc<Mutex<State>>);
 
 impl Signals {
     /// Begins to watch.
-    pub(crate) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> Result<Self, Failure> {
+        Self::begin().map_err(Failure::own("cannot watch for signals"))
+    }
+
+    fn begin() -> io::Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH];

@@ -12,7 +12,7 @@ use crate::status::Status;
 
 pub(crate) fn start(args: StartArgs) -> Result<ExitCode, Failure> {
     let machines = Machines::open()?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     for name in &args.names {
         start_one(&machines.get(name)?, signals.clone())?;
     }

@@ -15,7 +15,7 @@ use crate::status::Status;
 pub(crate) fn stop(args: StopArgs) -> Result<ExitCode, Failure> {
     let StopArgs { names, force, timeout } = args;
     let machines = Machines::open()?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
         match stop_one(&folder, force, timeout, signals.clone())? {
@@ -29,7 +29,7 @@ pub(crate) fn stop(args: StopArgs) -> Result<ExitCode, Failure> {
 pub(crate) fn restart(args: StopArgs) -> Result<ExitCode, Failure> {
     let StopArgs { names, force, timeout } = args;
     let machines = Machines::open()?;
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
         stop_one(&folder, force, timeout, signals.clone())?;

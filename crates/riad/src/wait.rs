@@ -57,7 +57,7 @@ pub(crate) fn wait(args: WaitArgs) -> Result<ExitCode, Failure> {
     let WaitArgs { name, condition, timeout } = args;
     let folder = Machines::open()?.get(&name)?;
     let deadline = timeout.and_then(|t| Instant::now().checked_add(Duration::from_secs(t)));
-    let signals = Signals::watch().map_err(Failure::own("cannot watch for signals"))?;
+    let signals = Signals::watch()?;
     let mut status = Status::new(signals, "", false);
     loop {
         if is_true(&folder, &condition)? {

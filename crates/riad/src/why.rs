@@ -11,8 +11,7 @@ use serde::Serialize;
 
 use crate::args::{Format, OneArgs};
 use crate::image::ago;
-use crate::report::{Failure, json, show};
-use crate::yaml;
+use crate::report::{Failure, show_as};
 
 /// Lines of the console that are shown.
 const LINES: usize = 12;
@@ -35,12 +34,7 @@ pub(crate) fn why(args: OneArgs, format: Option<Format>) -> Result<ExitCode, Fai
         run: folder.run_state()?,
         console: console(&folder),
     };
-    let text = match format {
-        Some(Format::Json) => json(&why)?,
-        Some(Format::Yaml) => yaml::text(&why),
-        Some(Format::Table) | None => page(&why),
-    };
-    show(&text);
+    show_as(&why, format, || page(&why))?;
     Ok(ExitCode::SUCCESS)
 }
 
