@@ -1,0 +1,57 @@
+//! Where the host asks for names: `/etc/resolv.conf` (resolv.conf(5)).
+
+use std::fs::Metadata;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Resolvers that are looked at: the C library's own limit.
+const MOST: usize = 3;
+/// Bytes of the file that are looked at.
+const MOST_BYTES: usize = 64 << 10;
+
+/// The file, read again whenever it is another one.
+#[derive(Debug)]
+pub(super) struct Resolv {
+    path: PathBuf,
+    seen: Option<(u64, u64, i64, i64, u64)>,
+    resolvers: Vec<SocketAddr>,
+}
+
+impl Resolv {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, seen: None, resolvers: Vec::new() }
+    }
+
+    /// The resolvers that the file names now.
+    pub(super) fn resolvers(&mut self) -> Vec<SocketAddr> {
+        let now = std::fs::metadata(&self.path).ok().map(|file| stamp(&file));
+        if now != self.seen || now.is_none() {
+            let text = std::fs::read(&self.path).unwrap_or_default();
+            let text = &text[..text.len().min(MOST_BYTES)];
+            self.resolvers = parse(&String::from_utf8_lossy(text));
+            self.seen = now;
+        }
+        self.resolvers.clone()
+    }
+}
+
+/// A file that is replaced has another inode; one that is written to, another time.
+fn stamp(file: &Metadata) -> (u64, u64, i64, i64, u64) {
+    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
+}
+
+/// A host that names none asks itself.
+fn parse(text: &str) -> Vec<SocketAddr> {
+    let named = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then_some(())?;
+        // An address with a zone (`fe80::1%eth0`) is of one link only, and left out.
+        words.next()?.parse::<IpAddr>().ok()
+    });
+    let mut resolvers: Vec<_> = named.take(MOST).map(|ip| SocketAddr::new(ip, 53)).collect();
+    if resolvers.is_empty() {
+        resolvers.push(SocketAddr::from(([127, 0, 0, 1], 53)));
+    }
+    resolvers
+}
