@@ -8,7 +8,12 @@
 //! neither devices nor engines; and what a guest sends is hostile (wall 5), so that each of its
 //! parsers has a fuzz target.
 
+pub mod header;
 pub mod link;
+pub mod pair;
+mod sys;
+pub mod tap;
 pub mod user;
 
-pub use link::{Accepts, Link, Mac, Offload};
+pub use link::{Accepts, Cable, Link, Mac, Offload};
+pub use tap::{Tap, TapError};

@@ -10,6 +10,7 @@
 //! `frame` does not change while it is looked at, whatever the guest does.
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The most bytes of a frame: an IP packet of 65,535 bytes, Ethernet's header, and a VLAN tag.
@@ -155,6 +156,51 @@ pub trait Link: Send {
     /// Whether the cable is plugged in, at both ends.
     fn up(&self) -> bool {
         true
+    }
+}
+
+/// A link as a machine holds it: its card may be built anew, after a reset or from a saved state,
+/// while what is behind the link stays. One card uses it at a time, and holds it while it works and
+/// while it sleeps. Cloning shares it.
+#[derive(Clone)]
+pub struct Cable {
+    link: Arc<Mutex<dyn Link>>,
+    mac: Mac,
+    mtu: u16,
+}
+
+impl std::fmt::Debug for Cable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cable")
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cable {
+    /// A cable to this link.
+    #[must_use]
+    pub fn new(link: impl Link + 'static) -> Self {
+        let (mac, mtu) = (link.mac(), link.mtu());
+        Self { link: Arc::new(Mutex::new(link)), mac, mtu }
+    }
+
+    /// [`Link::mac`].
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// [`Link::mtu`].
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The link, for the card. Waits for a card that has it still.
+    pub fn link(&self) -> MutexGuard<'_, dyn Link + 'static> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use riad_cpu_soft::options;
 use riad_disk::Disk;
+use riad_network::Cable;
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_CPUS;
@@ -133,6 +134,8 @@ pub struct VmConfig {
     pub code_cache: u64,
     /// The disks, virtio-blk.
     pub disks: Disks,
+    /// The network card's cable, virtio-net; without one there is no card.
+    pub cable: Option<Cable>,
     /// Whether there is a vsock.
     pub vsock: bool,
     /// Whether port 0xf4 ends the machine, as QEMU's `isa-debug-exit` does.
@@ -155,6 +158,7 @@ impl Default for VmConfig {
             engine: EngineKind::Auto,
             code_cache: Self::DEFAULT_CODE_CACHE,
             disks: Vec::new(),
+            cable: None,
             vsock: false,
             debug_exit: false,
         }

@@ -14,6 +14,11 @@ pub enum Error {
     /// A number of disks no machine has.
     #[error("{0} disks are more than a machine takes; it takes {1}")]
     Disks(usize, usize),
+    /// A saved network card with nowhere to go.
+    #[error(
+        "the saved machine has a network card, and was given no network: give it one to restore it"
+    )]
+    NoCable,
     /// The memory cannot be laid out.
     #[error(transparent)]
     Map(#[from] MapError),

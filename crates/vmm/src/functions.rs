@@ -5,18 +5,20 @@ use std::sync::Arc;
 use riad_devices::pci::slot;
 use riad_devices::virtio::blk::Blk;
 use riad_devices::virtio::console::{Console as VirtioConsole, ConsoleHandle};
+use riad_devices::virtio::net::{Net, NetHandle};
 use riad_devices::virtio::rng::{HostEntropy, Rng};
 use riad_devices::virtio::vsock::Vsock;
 use riad_devices::virtio::{DeviceState, VirtioDevice};
 use riad_machine::pc::Function;
 
 use crate::snapshot::Snapshot;
-use crate::{Console, Disks, Error, GUEST_CID, VmConfig, VsockHandle};
+use crate::{Console, Error, GUEST_CID, VmConfig, VsockHandle};
 
 /// The devices, and the host's ends of those that have one.
 #[derive(Default)]
 pub(crate) struct Functions {
     pub(crate) functions: Vec<Function>,
+    pub(crate) net: Option<NetHandle>,
     pub(crate) vsock: Option<VsockHandle>,
     pub(crate) virtio_console: Option<ConsoleHandle>,
 }
@@ -29,6 +31,11 @@ impl Functions {
             return Err(Error::Disks(config.disks.len(), most));
         }
         let mut all = Self::default();
+        if let Some(cable) = &config.cable {
+            let (device, handle) = Net::new(cable.clone());
+            all.net = Some(handle);
+            all.add(slot::NET, device);
+        }
         if config.vsock {
             let (device, handle) = Vsock::new(GUEST_CID);
             all.vsock = Some(handle);
@@ -45,13 +52,14 @@ impl Functions {
         Ok(all)
     }
 
-    /// The devices of a snapshot, in its order.
+    /// The devices of a snapshot, in its order. A machine that was saved without a network card has
+    /// none, whatever there is to plug it into.
     pub(crate) fn restore(
-        disks: &Disks,
+        config: &VmConfig,
         snapshot: &Snapshot,
         console: &Console,
     ) -> Result<Self, Error> {
-        let saved = &snapshot.pc.functions;
+        let (disks, saved) = (&config.disks, &snapshot.pc.functions);
         let is_disk = |state: &DeviceState| matches!(state, DeviceState::Blk(_));
         let wanted = saved.iter().filter(|f| is_disk(&f.function.device)).count();
         if wanted != disks.len() {
@@ -66,6 +74,12 @@ impl Functions {
                     Some(disk) => all.add(at, Blk::restore(Arc::clone(disk), state)?),
                     None => return Err(Error::Disks(0, wanted)),
                 },
+                DeviceState::Net(state) => {
+                    let cable = config.cable.clone().ok_or(Error::NoCable)?;
+                    let (device, handle) = Net::restore(cable, state);
+                    all.net = Some(handle);
+                    all.add(at, device);
+                }
                 DeviceState::Rng(state) => all.add(at, Rng::restore(Box::new(HostEntropy), state)),
                 DeviceState::Vsock(state) => {
                     let (device, handle) = Vsock::restore(state);

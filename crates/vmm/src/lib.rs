@@ -22,6 +22,7 @@ pub use console::{Console, ConsoleLine};
 pub use engine::choose as choose_engine;
 pub use error::Error;
 pub use measure::{Measured, Speed, measured};
+pub use riad_devices::virtio::net::{NetCounters, NetHandle};
 pub use riad_devices::virtio::vsock::VsockHandle;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use vm::{Ending, Keyboard, Vm};

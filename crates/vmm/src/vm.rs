@@ -9,6 +9,7 @@ use riad_clock::{Clock, HostClock};
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
 use riad_devices::virtio::console::ConsoleHandle;
+use riad_devices::virtio::net::NetHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
 use riad_machine::pc::map::AddressMap;
@@ -114,6 +115,7 @@ pub struct Vm {
     /// Until somebody takes it.
     endings: Option<Receiver<Ending>>,
     threads: Vec<JoinHandle<()>>,
+    net: Option<NetHandle>,
     vsock: Option<VsockHandle>,
     console: Console,
     virtio_console: Option<ConsoleHandle>,
@@ -229,8 +231,8 @@ impl Vm {
             control: Arc::clone(&control),
             handles: Arc::clone(&known),
         });
-        let Functions { functions, vsock, virtio_console } = match &snapshot {
-            Some(snapshot) => Functions::restore(&config.disks, snapshot, console)?,
+        let Functions { functions, net, vsock, virtio_console } = match &snapshot {
+            Some(snapshot) => Functions::restore(config, snapshot, console)?,
             None => Functions::new(config, console)?,
         };
         let parts =
@@ -259,6 +261,7 @@ impl Vm {
             sender,
             endings: Some(endings),
             threads: Vec::new(),
+            net,
             vsock,
             console: console.clone(),
             virtio_console,
@@ -304,6 +307,12 @@ impl Vm {
     /// is closed once the machine is dropped. `None` when somebody has it already.
     pub fn take_endings(&mut self) -> Option<Receiver<Ending>> {
         self.endings.take()
+    }
+
+    /// The machine's network card, when it has one: its cable and its counters.
+    #[must_use]
+    pub fn net(&self) -> Option<&NetHandle> {
+        self.net.as_ref()
     }
 
     /// The way to talk to the guest, when the machine has a vsock.

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use riad_network::Cable;
+use riad_network::pair::Pair;
 use riad_vmm::{Console, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
 
 /// Names the folder of the snapshot that the child process is to go on from.
@@ -41,7 +43,9 @@ impl Output {
 }
 
 fn config() -> VmConfig {
-    VmConfig { memory: 16 << 20, vsock: true, debug_exit: true, ..VmConfig::default() }
+    let [link, _] = Pair::new([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]], 1500).unwrap();
+    let cable = Some(Cable::new(link));
+    VmConfig { memory: 16 << 20, cable, vsock: true, debug_exit: true, ..VmConfig::default() }
 }
 
 fn our_guest() -> Guest {
@@ -172,4 +176,24 @@ fn damaged_snapshots_are_refused() {
         .set_len(4096)
         .unwrap();
     assert!(Snapshot::read(folder.path()).is_err(), "memory cut short");
+}
+
+#[test]
+fn a_saved_network_card_needs_a_network() {
+    let output = Output::default();
+    let vm = Vm::start_paused(&config(), &our_guest(), &output.console()).unwrap();
+    let snapshot = vm.save().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    snapshot.write(vm.memory(), folder.path()).unwrap();
+    let without = VmConfig { cable: None, ..config() };
+    let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+    let error = Vm::restore(&without, snapshot, memory, &output.console()).err().unwrap();
+    assert!(matches!(error, riad_vmm::Error::NoCable), "{error}");
+    // One that was saved without a card has none, whatever there is to plug it into.
+    let vm = Vm::start_paused(&without, &our_guest(), &output.console()).unwrap();
+    assert!(vm.net().is_none());
+    vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+    let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+    let vm = Vm::restore(&config(), snapshot, memory, &output.console()).unwrap();
+    assert!(vm.net().is_none());
 }

@@ -8,11 +8,13 @@ use riad_cpu::x86::lapic::{Lapic, LapicState, Message};
 use riad_cpu::{Bus, Engine, Vcpu};
 use riad_devices::pci::slot;
 use riad_devices::serial::WriteHost;
-use riad_devices::virtio::{Blk, Console, DeviceState, HostEntropy, Rng, VirtioDevice, Vsock};
+use riad_devices::virtio::{Blk, Console, DeviceState, HostEntropy, Net, Rng, VirtioDevice, Vsock};
 use riad_disk::{Disk, MemDisk};
 use riad_machine::pc::map::{AddressMap, ECAM, IOAPIC, MIB, PCI_MMIO32, port};
 use riad_machine::pc::{Function, Pc, PcConfig, PcParts, PcState, power_channel};
 use riad_memory::{Gpa, GuestMemory};
+use riad_network::Cable;
+use riad_network::pair::Pair;
 
 use super::{Target, no_seeds};
 use crate::input::Input;
@@ -97,6 +99,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(64 << 10).ok()?);
         let functions = vec![
+            function(slot::NET, Net::new(cable()).0),
             function(slot::VSOCK, Vsock::new(3).0),
             function(slot::CONSOLE, Console::new(Box::new(std::io::sink())).0),
             function(slot::RNG, Rng::new(Box::new(HostEntropy))),
@@ -129,6 +132,14 @@ fn function(slot: u8, device: impl VirtioDevice + 'static) -> Function {
     Function { slot, device: Box::new(device) }
 }
 
+/// A cable with nobody at its other end.
+fn cable() -> Cable {
+    match Pair::new([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]], 1500) {
+        Ok([link, _]) => Cable::new(link),
+        Err(error) => panic!("the host has no file descriptor for a cable: {error}"),
+    }
+}
+
 fn parts(memory: &GuestMemory, clock: &Arc<ManualClock>, functions: Vec<Function>) -> PcParts {
     let shared: SharedClock = Arc::<ManualClock>::clone(clock);
     let engine = Arc::new(NoProcessors { memory: memory.clone(), clock: shared });
@@ -150,6 +161,7 @@ fn restored(state: &PcState, disk: &Arc<dyn Disk>) -> Vec<Function> {
             DeviceState::Console(state) => {
                 Box::new(Console::restore(Box::new(std::io::sink()), state).0)
             }
+            DeviceState::Net(state) => Box::new(Net::restore(cable(), state).0),
             DeviceState::Rng(state) => Box::new(Rng::restore(Box::new(HostEntropy), state)),
             DeviceState::Vsock(state) => Box::new(Vsock::restore(state).0),
         }

@@ -48,6 +48,7 @@ pub static TARGETS: &[Target] = &[
     virtio::BLK,
     virtio::RNG,
     virtio::CONSOLE,
+    virtio::NET,
     virtio::VSOCK,
     board::BOARD,
     board::PCI,

@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use riad_devices::MsiTarget;
 use riad_devices::pci::PciDevice;
 use riad_devices::virtio::{
-    Blk, Console, HostEntropy, Rng, VirtioDevice, VirtioPci, Vsock, VsockHandle,
+    Blk, Console, HostEntropy, Net, Rng, VirtioDevice, VirtioPci, Vsock, VsockHandle,
 };
 use riad_disk::MemDisk;
 use riad_memory::{Gpa, GuestMemory};
+use riad_network::link::MAX_FRAME;
+use riad_network::pair::Pair;
+use riad_network::{Cable, Link, header};
 
 use super::{Target, no_seeds};
 use crate::input::Input;
@@ -28,6 +31,9 @@ pub(super) const RNG: Target =
 /// The console.
 pub(super) const CONSOLE: Target =
     target("virtio-console", "the console and its driver", console, make_console);
+/// The network card.
+pub(super) const NET: Target =
+    target("virtio-net", "the network card and its driver", net, make_net);
 /// The socket device.
 pub(super) const VSOCK: Target =
     target("virtio-vsock", "the socket device and its driver", vsock, make_vsock);
@@ -90,6 +96,7 @@ impl MsiTarget for Nobody {
 enum HostSide {
     None,
     Console(riad_devices::virtio::ConsoleHandle),
+    Net(riad_devices::virtio::NetHandle, Pair),
     Vsock(VsockHandle, Vec<std::sync::mpsc::Receiver<std::os::unix::net::UnixStream>>),
 }
 
@@ -105,6 +112,14 @@ fn rng(bytes: &[u8]) -> u64 {
 fn console(bytes: &[u8]) -> u64 {
     let (device, handle) = Console::new(Box::new(std::io::sink()));
     drive(Box::new(device), HostSide::Console(handle), bytes)
+}
+
+fn net(bytes: &[u8]) -> u64 {
+    let Ok([link, peer]) = Pair::new([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]], 1500) else {
+        return 0;
+    };
+    let (device, handle) = Net::new(Cable::new(link));
+    drive(Box::new(device), HostSide::Net(handle, peer), bytes)
 }
 
 fn vsock(bytes: &[u8]) -> u64 {
@@ -239,6 +254,7 @@ fn step(
                 let _ = handle.push(input.take(len));
                 handle.resize(input.u16(), input.u16());
             }
+            HostSide::Net(handle, peer) => exchange(handle, peer, input),
             HostSide::Vsock(handle, listeners) => talk(handle, listeners, input),
         },
         operation::HOLD => {
@@ -313,6 +329,33 @@ fn offer(pci: &VirtioPci, memory: &GuestMemory, input: &mut Input<'_>) {
     let index = if input.u8() == 0xff { input.u16() } else { index };
     let _ = memory.write_u16(Gpa(ring + 2), index);
     pci.bar_write(0, 0x3000 + 4 * u64::from(queue), &u16::from(queue).to_le_bytes());
+}
+
+/// The network at the other end of the card's cable: it checks what it gets, and sends anything.
+fn exchange(handle: &riad_devices::virtio::NetHandle, peer: &mut Pair, input: &mut Input<'_>) {
+    let what = input.u8();
+    if what.is_multiple_of(16) {
+        handle.plug(what & 16 == 0);
+    }
+    let mut room = vec![0; MAX_FRAME];
+    while let Some((offload, len)) = peer.receive(&mut room) {
+        assert!(len >= 14 && offload.fits(len), "a network was given a malformed frame");
+    }
+    let mut bytes = [0; header::LEN];
+    for (byte, given) in bytes.iter_mut().zip(input.take(header::LEN)) {
+        *byte = *given;
+    }
+    let len = input.u16();
+    // A network that breaks its word, now and then: the card must not believe it.
+    let checked = if what & 1 == 0 { len.into() } else { MAX_FRAME };
+    if let Some(offload) = header::decode(&bytes, checked) {
+        let mut frame = vec![what; usize::from(len).min(MAX_FRAME)];
+        for (byte, given) in frame.iter_mut().zip(input.take(14)) {
+            *byte = *given;
+        }
+        peer.send(&offload, &frame);
+    }
+    let _ = handle.counters();
 }
 
 /// The host's programs at the other end of the guest's connections.
@@ -493,6 +536,70 @@ fn make_console(random: &mut Random) -> Vec<u8> {
             script.bytes.extend([operation::HOST, 5]);
             script.bytes.extend(b"words");
             script.bytes.extend(script.random.bytes(4));
+        }
+        if script.random.one_in(6) {
+            script.other();
+        }
+    }
+    script.finish()
+}
+
+fn make_net(random: &mut Random) -> Vec<u8> {
+    let mut script = Script::new(random);
+    for _ in 0..script.random.below(16) {
+        let (at, data) = (script.buffer(), script.buffer());
+        let len = script.len();
+        match script.random.below(4) {
+            // Room for frames: small buffers that are merged, and large ones.
+            0 => script.chain(0, &[(at, len % 0x2000, true)]),
+            1 => {
+                // A command, its data (two tables may follow), and room for the answer.
+                let mut content = vec![script.random.below(7) as u8, script.random.below(7) as u8];
+                let usual = [1, 0, 0, 0, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0];
+                if script.random.one_in(2) {
+                    content.extend(usual);
+                } else {
+                    content.extend(script.random.bytes(10));
+                }
+                script.memory(at, &content);
+                let used = if script.random.one_in(2) {
+                    content.len() as u32
+                } else {
+                    script.random.below(24) as u32
+                };
+                script.chain(2, &[(at, used, false), (data, 1, true)]);
+            }
+            2 => {
+                let mut content = [0; header::LEN];
+                if script.random.one_in(2) {
+                    let numbers = [script.len(), script.len(), script.len(), script.len()];
+                    content[0] = script.random.byte() & 3;
+                    content[1] = [0, 1, 4, 5, 0x81, 3][script.random.below(6)];
+                    for (place, number) in content[2..10].chunks_mut(2).zip(numbers) {
+                        place.copy_from_slice(&(number as u16).to_le_bytes());
+                    }
+                }
+                script.memory(at, &content);
+                let first = header::LEN as u32;
+                match script.random.below(3) {
+                    0 => script.chain(1, &[(at, first + len, false)]),
+                    1 => script.chain(1, &[(at, first, false), (data, len, false)]),
+                    _ => script.chain(
+                        1,
+                        &[(at, first + 14, false), (data, len, false), (data, len, false)],
+                    ),
+                }
+            }
+            _ => {
+                script.bytes.extend([operation::HOST, script.random.byte()]);
+                let odd = script.random.one_in(3);
+                let head =
+                    if odd { script.random.bytes(header::LEN) } else { vec![0; header::LEN] };
+                script.bytes.extend(head);
+                script.bytes.extend((len as u16).to_le_bytes());
+                script.bytes.extend([0xff; 6]);
+                script.bytes.extend(script.random.bytes(8));
+            }
         }
         if script.random.one_in(6) {
             script.other();

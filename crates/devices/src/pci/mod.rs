@@ -34,7 +34,7 @@ pub use msix::{Msix, MsixState, MsixVector};
 pub mod slot {
     /// The host bridge.
     pub const HOST_BRIDGE: u8 = 0;
-    /// Reserved for virtio-net, which does not exist yet; nothing else may sit here.
+    /// virtio-net.
     pub const NET: u8 = 1;
     /// virtio-vsock.
     pub const VSOCK: u8 = 2;

@@ -15,7 +15,7 @@ pub struct Segment {
 }
 
 /// One buffer, off the available ring and not yet in the used ring.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
     head: u16,
     segments: Vec<Segment>,
@@ -24,9 +24,16 @@ pub struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(head: u16, segments: Vec<Segment>, readable: usize) -> Self {
-        let readable = readable.min(segments.len());
-        Self { head, segments, readable }
+    /// Becomes an empty chain with this head; the segments are to be filled in.
+    pub(super) fn begin(&mut self, head: u16) -> &mut Vec<Segment> {
+        (self.head, self.readable) = (head, 0);
+        self.segments.clear();
+        &mut self.segments
+    }
+
+    /// The first `count` segments are for reading.
+    pub(super) fn readable_are(&mut self, count: usize) {
+        self.readable = count.min(self.segments.len());
     }
 
     /// Index of the first descriptor: the buffer's name in the used ring.

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use riad_network::Cable;
+use riad_network::pair::Pair;
+
 use super::*;
 use crate::pci::{Apertures, HostBridge, PciBus, slot};
 
@@ -36,24 +39,28 @@ impl riad_disk::Disk for EmptyDisk {
 /// may look for their devices elsewhere. Make it on purpose or not at all.
 const GOLDEN: &str = "\
 00:00.0 class 060000 rev 00 id 1b36:0008 subsystem 1af4:1100
-00:02.0 class 078000 rev 01 id 1af4:1053 subsystem 1af4:0053 bar0 Memory32 0xc0000000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
-00:03.0 class 078000 rev 01 id 1af4:1043 subsystem 1af4:0043 bar0 Memory32 0xc0008000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
-00:04.0 class ff0000 rev 01 id 1af4:1044 subsystem 1af4:0044 bar0 Memory32 0xc0010000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
-00:08.0 class 018000 rev 01 id 1af4:1042 subsystem 1af4:0042 bar0 Memory32 0xc0018000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
+00:01.0 class 020000 rev 01 id 1af4:1041 subsystem 1af4:0041 bar0 Memory32 0xc0000000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
+00:02.0 class 078000 rev 01 id 1af4:1053 subsystem 1af4:0053 bar0 Memory32 0xc0008000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
+00:03.0 class 078000 rev 01 id 1af4:1043 subsystem 1af4:0043 bar0 Memory32 0xc0010000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
+00:04.0 class ff0000 rev 01 id 1af4:1044 subsystem 1af4:0044 bar0 Memory32 0xc0018000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
+00:08.0 class 018000 rev 01 id 1af4:1042 subsystem 1af4:0042 bar0 Memory32 0xc0020000+0x8000 cap 11@40 cap 09@4c cap 09@5c cap 09@6c cap 09@7c cap 09@90
 ";
 
-const FEATURES: [(&str, u64, &[u16], u32); 4] = [
+const FEATURES: [(&str, u64, &[u16], u32); 5] = [
     ("virtio-blk", 0x6246, &[256], 60),
     ("virtio-console", 0x1, &[64, 64], 12),
     ("virtio-rng", 0, &[64], 0),
+    ("virtio-net", 0x00b7_bbaf, &[256, 256, 64], 12),
     ("virtio-vsock", 0x1, &[256, 256, 16], 8),
 ];
 
-fn devices() -> [(u8, Box<dyn VirtioDevice>); 4] {
+fn devices() -> [(u8, Box<dyn VirtioDevice>); 5] {
+    let [link, _] = Pair::new([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]], 1500).unwrap();
     [
         (slot::DISK_FIRST, Box::new(Blk::new(Arc::new(EmptyDisk), ""))),
         (slot::CONSOLE, Box::new(Console::new(Box::new(std::io::sink())).0)),
         (slot::RNG, Box::new(Rng::new(Box::new(HostEntropy)))),
+        (slot::NET, Box::new(Net::new(Cable::new(link)).0)),
         (slot::VSOCK, Box::new(Vsock::new(vsock::GUEST_CID).0)),
     ]
 }
@@ -77,7 +84,7 @@ fn the_bus_looks_as_it_always_did() {
     bus.reset();
     assert_eq!(bus.describe(), GOLDEN);
     let mut queues = [0; 2];
-    assert!(bus.mmio_read(0xc000_0012, &mut queues));
+    assert!(bus.mmio_read(0xc000_8012, &mut queues));
     assert_eq!(u16::from_le_bytes(queues), 3, "vsock has three queues");
 }
 

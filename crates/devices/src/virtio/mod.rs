@@ -6,7 +6,7 @@
 //! * [`queue`] and [`chain`]: split virtqueues, and buffers as readers and writers;
 //! * [`pci`]: the transport ([`VirtioPci`]): negotiation, queues' addresses, interrupts, reset;
 //! * [`worker`]: the thread a device does its work on, so that no processor waits for a disk;
-//! * [`blk`], [`console`], [`rng`], [`vsock`]: the devices. Each file has the same order: what it
+//! * [`blk`], [`console`], [`net`], [`rng`], [`vsock`]: the devices. Each file has the same order: what it
 //!   is, its configuration, its state, its work, its saved state.
 //!
 //! The driver is hostile (wall 5). Whatever it writes, a device does a bounded amount of work for
@@ -15,6 +15,7 @@
 pub mod blk;
 pub mod chain;
 pub mod console;
+pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use blk::{Blk, BlkState};
 pub use chain::Chain;
 pub use console::{Console, ConsoleHandle, ConsoleState};
+pub use net::{Net, NetHandle, NetState};
 pub use pci::{VirtioPci, VirtioPciState};
 pub use queue::{Queue, QueueError};
 pub use rng::{Entropy, HostEntropy, Rng, RngState};
@@ -59,6 +61,8 @@ pub enum DeviceType {
     Console,
     /// Entropy source.
     Entropy,
+    /// Network card.
+    Network,
     /// Socket device.
     Socket,
 }
@@ -68,6 +72,7 @@ impl DeviceType {
     #[must_use]
     pub fn id(self) -> u16 {
         match self {
+            Self::Network => 1,
             Self::Block => 2,
             Self::Console => 3,
             Self::Entropy => 4,
@@ -79,9 +84,10 @@ impl DeviceType {
     #[must_use]
     pub fn pci_class(self) -> u32 {
         match self {
-            // Mass storage, other; communication, other; no class fits an entropy source.
+            // Mass storage, other; communication, other; Ethernet; no class fits an entropy source.
             Self::Block => 0x01_80_00,
             Self::Console | Self::Socket => 0x07_80_00,
+            Self::Network => 0x02_00_00,
             Self::Entropy => 0xff_00_00,
         }
     }
@@ -93,6 +99,7 @@ impl DeviceType {
             Self::Block => "virtio-blk",
             Self::Console => "virtio-console",
             Self::Entropy => "virtio-rng",
+            Self::Network => "virtio-net",
             Self::Socket => "virtio-vsock",
         }
     }
@@ -205,6 +212,8 @@ pub enum DeviceState {
     Blk(BlkState),
     /// A console.
     Console(ConsoleState),
+    /// A network card.
+    Net(NetState),
     /// An entropy source.
     Rng(RngState),
     /// A socket device.

@@ -171,21 +171,37 @@ impl Queue {
     /// # Errors
     /// When the driver broke the ring; nothing is taken.
     pub fn pop(&mut self) -> Result<Option<Chain>, QueueError> {
+        let mut chain = Chain::default();
+        Ok(self.pop_into(&mut chain)?.then_some(chain))
+    }
+
+    /// As [`pop`](Self::pop), into a chain whose room is used again: for devices that move a
+    /// million buffers a second. Returns whether there was one.
+    ///
+    /// # Errors
+    /// As for [`pop`](Self::pop).
+    pub fn pop_into(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
         if self.pending()? == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let slot = self.slot(self.progress.next_available);
         let head = self.memory.read_u16(Gpa(self.layout.available.0 + 4 + 2 * slot))?;
-        let chain = self.walk(head)?;
+        self.walk(head, chain)?;
         self.progress.next_available = self.progress.next_available.wrapping_add(1);
-        Ok(Some(chain))
+        Ok(true)
     }
 
     /// Puts the buffer that [`pop`](Self::pop) gave last back, to be taken again later. Only valid
     /// while nothing else was taken since.
     pub fn unpop(&mut self, chain: Chain) {
         drop(chain);
-        self.progress.next_available = self.progress.next_available.wrapping_sub(1);
+        self.unpop_last(1);
+    }
+
+    /// Puts the last `count` buffers taken back, to be taken again later. Only valid while none of
+    /// them was given back.
+    pub fn unpop_last(&mut self, count: u16) {
+        self.progress.next_available = self.progress.next_available.wrapping_sub(count);
     }
 
     /// Writes a buffer, with `written` bytes in it, into the used ring; the driver sees it after
@@ -194,6 +210,15 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Memory`], which checked rings do not give.
     pub fn add_used(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
+        self.give_back(&chain, written)
+    }
+
+    /// As [`add_used`](Self::add_used), of a chain whose room is used again. To be called once for
+    /// each chain taken.
+    ///
+    /// # Errors
+    /// As for [`add_used`](Self::add_used).
+    pub fn give_back(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
         let slot = self.slot(self.progress.next_used);
         let mut element = [0; 8];
         element[..4].copy_from_slice(&u32::from(chain.head()).to_le_bytes());
@@ -230,13 +255,23 @@ impl Queue {
     /// # Errors
     /// When the driver broke the ring.
     pub fn enable_notifications(&mut self) -> Result<bool, QueueError> {
+        self.enable_notifications_beyond(0)
+    }
+
+    /// As [`enable_notifications`](Self::enable_notifications), of a device for which the `count`
+    /// buffers available now are too few: it asks to hear of more.
+    ///
+    /// # Errors
+    /// When the driver broke the ring.
+    pub fn enable_notifications_beyond(&mut self, count: u16) -> Result<bool, QueueError> {
         if self.event_idx {
-            self.memory.write_u16(self.available_event(), self.progress.next_available)?;
+            let event = self.progress.next_available.wrapping_add(count);
+            self.memory.write_u16(self.available_event(), event)?;
         } else {
             self.memory.write_u16(self.layout.used, 0)?;
         }
         fence(Ordering::SeqCst);
-        Ok(self.pending()? != 0)
+        Ok(self.pending()? > count)
     }
 
     /// Tells the driver that notifications are not needed. It may send some all the same.
@@ -274,12 +309,12 @@ impl Queue {
         Gpa(self.layout.used.0 + 4 + 8 * u64::from(self.layout.size))
     }
 
-    /// Collects the chain that begins at descriptor `head`.
-    fn walk(&self, head: u16) -> Result<Chain, QueueError> {
+    /// Collects the chain that begins at descriptor `head`, in place of what `chain` was.
+    fn walk(&self, head: u16, chain: &mut Chain) -> Result<(), QueueError> {
+        let segments = chain.begin(head);
         let mut table = (self.layout.descriptors, self.layout.size);
         let mut in_indirect = false;
         let mut index = head;
-        let mut segments = Vec::new();
         let mut readable = 0;
         let mut bytes = 0u64;
         // Every step counts, also those that yield no segment, so a loop ends.
@@ -326,7 +361,8 @@ impl Queue {
             }
             segments.push(Segment { at, len });
             if flags & DESC_NEXT == 0 {
-                return Ok(Chain::new(head, segments, readable));
+                chain.readable_are(readable);
+                return Ok(());
             }
             index = next;
         }

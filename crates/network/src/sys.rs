@@ -1,0 +1,3 @@
+//! What only Linux does.
+
+pub(crate) mod tap;
