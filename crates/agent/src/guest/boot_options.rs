@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::network::NetworkOptions;
+
 /// How long the root device may take to appear, on a processor of the usual speed.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,8 @@ pub(crate) struct BootOptions {
     pub(crate) init: Option<Init>,
     /// `riad.hostname=`; the image's own `/etc/hostname` otherwise.
     pub(crate) hostname: Option<String>,
+    /// `riad.address=`, `riad.gateway=`, `riad.dns=` and `riad.search=`.
+    pub(crate) network: NetworkOptions,
     /// `riad.timescale=`: how many times slower than usual this processor may be.
     pub(crate) time_scale: u32,
 }
@@ -44,6 +48,7 @@ impl BootOptions {
             read_only: false,
             init: None,
             hostname: None,
+            network: NetworkOptions::default(),
             time_scale: 1,
         };
         for word in words(command_line) {
@@ -67,7 +72,7 @@ impl BootOptions {
                 "riad.timescale" => {
                     options.time_scale = value.parse().unwrap_or(1).clamp(1, 1000);
                 }
-                _ => {}
+                _ => options.network.read(name, &value),
             }
         }
         options

@@ -12,8 +12,10 @@ fn a_bare_command_line_gives_the_usual() {
 fn every_word_is_heard() {
     let options = BootOptions::parse(
         "riad.root=/dev/vdb riad.rootfstype=btrfs riad.rootflags=\"subvol=a b,noatime\" riad.ro \
-         riad.init=/sbin/init riad.hostname=box riad.timescale=8 riad.later=1",
+         riad.init=/sbin/init riad.hostname=box riad.timescale=8 \
+         riad.dns=192.0.2.1 riad.later=1",
     );
+    let name_servers = vec!["192.0.2.1".parse().unwrap()];
     assert_eq!(
         options,
         BootOptions {
@@ -23,6 +25,7 @@ fn every_word_is_heard() {
             read_only: true,
             init: Some(Init::Program("/sbin/init".into())),
             hostname: Some("box".into()),
+            network: NetworkOptions { name_servers, ..NetworkOptions::default() },
             time_scale: 8,
         }
     );

@@ -18,7 +18,7 @@ use super::boot_options::{BootOptions, Init};
 use super::endpoint::Endpoint;
 use super::journal::{Journal, Level};
 use super::server::Server;
-use super::{boot_nanos, modules, mounts, shutdown, sys};
+use super::{boot_nanos, modules, mounts, network, shutdown, sys};
 
 /// How long the vsock device may take to appear once its modules are loaded.
 const VSOCK_LIMIT: Duration = Duration::from_secs(5);
@@ -80,6 +80,7 @@ fn boot_and_serve() -> Result<std::convert::Infallible, InitError> {
     if let Err(error) = sys::interface_up(c"lo") {
         journal.say(Level::Error, &format!("the loopback interface cannot be brought up: {error}"));
     }
+    network::set_up(&options.network, &journal);
 
     let init = options.init.as_ref().and_then(own_init);
     if let Some(init) = &init {

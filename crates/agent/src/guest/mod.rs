@@ -14,6 +14,7 @@ pub(crate) mod journal;
 pub(crate) mod launch;
 pub(crate) mod modules;
 pub(crate) mod mounts;
+pub(crate) mod network;
 pub(crate) mod pipes;
 pub(crate) mod process;
 pub(crate) mod reaper;
