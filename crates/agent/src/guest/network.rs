@@ -1,8 +1,9 @@
 //! The network card, set up as the host says on the kernel's command line: at once, with no program of
 //! the image's and nothing to wait for. Without those words the card is left to the image.
 //!
-//! The kernel is told over rtnetlink (rtnetlink(7)); name servers are told in `/etc/resolv.conf`, unless
-//! somebody made that file their own, and to systemd-resolved, where there is one.
+//! The kernel is told over rtnetlink (rtnetlink(7)); name servers are told in a file in memory, which
+//! `/etc/resolv.conf` is a link to in images of Riad's, or in that file itself, unless somebody made it
+//! their own; and to systemd-resolved, where there is one.
 
 use std::fs;
 use std::io;
@@ -17,9 +18,12 @@ use rustix::net::{
 
 use super::journal::{Journal, Level};
 
+/// Where `/etc/resolv.conf` leads in images that Riad builds: writing to a disk takes longer than all the
+/// rest.
+const IN_MEMORY: &str = "/run/riad/resolv.conf";
 /// The first line of a `resolv.conf` that is Riad's to write.
 const OURS: &str = "# Written by Riad";
-/// What images that Riad builds have in its place.
+/// What images of the first versions have in its place.
 const PLACEHOLDER: &str = "# Written when a network is attached.";
 
 /// What the command line says of the network.
@@ -213,7 +217,9 @@ impl Message {
         let code = answer.get(Self::HEADER..Self::HEADER + 4).and_then(|code| code.try_into().ok());
         match (kind, code.map(i32::from_ne_bytes)) {
             (Some(rt::ERROR), Some(0)) => Ok(()),
-            (Some(rt::ERROR), Some(code)) => Err(Errno::from_raw_os_error(code.wrapping_neg()).into()),
+            (Some(rt::ERROR), Some(code)) => {
+                Err(Errno::from_raw_os_error(code.wrapping_neg()).into())
+            }
             _ => Err(io::Error::other("the kernel's answer makes no sense")),
         }
     }
@@ -224,12 +230,19 @@ fn tell_resolvers(options: &NetworkOptions) -> io::Result<()> {
         return Ok(());
     }
     let path = Path::new("/etc/resolv.conf");
-    let is_link = path.is_symlink();
-    let old = fs::read_to_string(path).unwrap_or_default();
-    if !is_link && is_ours(&old) {
-        let new = resolv_conf(options);
-        if new != old {
-            fs::write(path, new)?;
+    match fs::read_link(path) {
+        Ok(target) if target == Path::new(IN_MEMORY) => {
+            fs::create_dir_all("/run/riad")?;
+            fs::write(IN_MEMORY, resolv_conf(options))?;
+        }
+        // Somebody else's to fill.
+        Ok(_) => {}
+        Err(_) => {
+            let old = fs::read_to_string(path).unwrap_or_default();
+            let new = resolv_conf(options);
+            if is_ours(&old) && new != old {
+                fs::write(path, new)?;
+            }
         }
     }
     // Read by systemd-resolved, if it is there (resolved.conf(5)).

@@ -10,6 +10,9 @@ use super::{Attributes, DpkgDatabase, Kind, RootFs};
 use crate::apt::Archive;
 use crate::deb::DebError;
 
+/// Where the agent says who knows names (`agent/src/guest/network.rs`): in the guest's `/run`, in memory.
+const RESOLV_CONF: &str = "/run/riad/resolv.conf";
+
 /// What the files of [`add_base_files`] say.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseFiles<'a> {
@@ -80,7 +83,10 @@ pub fn add_base_files(
              ::1\tlocalhost ip6-localhost ip6-loopback\n"
         ),
     )?;
-    rootfs.write("etc/resolv.conf", 0o644, "# Written when a network is attached.\n")?;
+    // Written by the agent, at each start: in memory, so that nothing is written to the disk for it.
+    // Who wants another puts a file in the link's place.
+    let link = Attributes::root(0o777, rootfs.mtime);
+    rootfs.tree.put("etc/resolv.conf", link, Kind::Symlink(RESOLV_CONF.to_owned()))?;
     rootfs.write(
         "etc/fstab",
         0o644,
