@@ -9,7 +9,7 @@ use riad_agent::client::{
     run_session,
 };
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
-use riad_vmm::{Console, Ending, Guest, Keyboard, Vm, VmConfig, VsockHandle};
+use riad_vmm::{Console, Ending, Guest, Keyboard, NetHandle, Vm, VmConfig, VsockHandle};
 
 use crate::limits::Limits;
 use crate::timings::{StageTime, Stopwatch};
@@ -252,6 +252,11 @@ impl Booting {
     /// Its console.
     pub(crate) fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// Its network card, if it has one.
+    pub(crate) fn net(&self) -> Option<&NetHandle> {
+        self.vm.net()
     }
 
     /// The way to its agent, once that answers.

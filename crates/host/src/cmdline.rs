@@ -46,12 +46,17 @@ pub(crate) fn agent_machine(time_scale: u32, quiet: bool, append: Option<&str>) 
 
 /// Words that make a machine a named one: its name, an identity of its own, and its own init.
 /// systemd would take name and identity from files of the image otherwise (kernel-command-line(7)).
-pub(crate) fn named_machine(name: &Name, config: &MachineConfig) -> String {
+/// `network` has those that set its network card up.
+pub(crate) fn named_machine(name: &Name, config: &MachineConfig, network: &str) -> String {
     let id = &config.id;
     let mut words = format!("riad.hostname={name} systemd.hostname={name} systemd.machine_id={id}");
     match config.boot {
         Boot::Auto => words.push_str(" riad.init=auto"),
         Boot::Agent => {}
+    }
+    if !network.is_empty() {
+        words.push(' ');
+        words.push_str(network);
     }
     words
 }

@@ -11,6 +11,7 @@ use crate::Stage;
 use crate::copy::CopyError;
 use crate::limits::PATIENCE;
 use crate::machines::MachineError;
+use crate::network::NetworkError;
 
 /// The last lines of a machine's console, safe to show, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,6 +48,9 @@ pub enum Error {
     /// The machine cannot be built as asked.
     #[error(transparent)]
     Vm(riad_vmm::Error),
+    /// The machine's network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] riad_disk::Error),

@@ -5,6 +5,7 @@
 //!   to an agent that answers, [`Machine::run`] runs a command in it.
 //! * [`machines`] are the named machines of this user: a folder each. [`process`] is the process that
 //!   each of them has while it runs, and the way to talk to it.
+//! * [`network`] is what their network cards are plugged into.
 //! * [`mod@copy`] moves files into a running machine and out of it.
 //! * [`images`] finds, builds, lists and removes images. Building boots a machine of ours to run the
 //!   packages' own scripts, in `configure.rs`.
@@ -34,6 +35,7 @@ mod kernel;
 mod limits;
 mod machine;
 pub mod machines;
+pub mod network;
 mod observed;
 mod printable;
 pub mod process;
@@ -47,6 +49,7 @@ pub use error::{ConsoleTail, Error};
 pub use images::{ImageOptions, ImageRef, Progress};
 pub use kernel::{Kernel, open_disk, start_error};
 pub use machine::{Machine, MachineOptions};
+pub use network::{Network, NetworkError, NetworkStatus, Publish};
 pub use printable::printable;
 pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo, control};
 pub use riad_agent::protocol::TtyRequest;

@@ -14,8 +14,9 @@ use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
 use crate::kernel::read;
 use crate::limits::Limits;
+use crate::network::{Network, Plug, Publish};
 use crate::timings::Stopwatch;
-use crate::{Command, Error, Observer, Stage, Timings, cmdline};
+use crate::{Command, Error, Observer, Stage, Timings, cmdline, machines};
 
 /// What a machine is made to.
 pub struct MachineOptions {
@@ -35,6 +36,10 @@ pub struct MachineOptions {
     pub initrd: Option<PathBuf>,
     /// Words to add to the kernel's command line.
     pub append: Option<String>,
+    /// What its network card is plugged into.
+    pub network: Network,
+    /// What of it can be reached from here; on the network `user` only.
+    pub publish: Vec<Publish>,
     /// Where the serial console is shown.
     pub console: Option<Box<dyn Write + Send>>,
 }
@@ -42,6 +47,7 @@ pub struct MachineOptions {
 /// A machine that runs, with an agent that answers. Dropping it ends it; nothing of it is left.
 pub struct Machine {
     booted: Booted,
+    plug: Plug,
     watch: Stopwatch,
     control: (ControlSender, ControlReceiver),
 }
@@ -69,6 +75,8 @@ impl Machine {
         };
         // What was typed wrong is said before anything is built.
         config.check().map_err(Error::Vm)?;
+        let plug = options.network.plug(&machines::new_id(), None, &options.publish)?;
+        config.cable = plug.cable.clone();
         watch.ended(Stage::Start);
 
         observer.stage(Stage::Image);
@@ -76,7 +84,7 @@ impl Machine {
         watch.ended(Stage::Image);
 
         observer.stage(Stage::Machine);
-        let guest = guest(&options, &image, limits)?;
+        let guest = guest(&options, &plug, &image, limits)?;
         config.disks = vec![overlay(&image)?];
         let control = control().map_err(|source| Error::Host { what: "a pipe", source })?;
         let booted = Booted::boot(config, &guest, options.console, limits, &mut |stage| {
@@ -87,7 +95,7 @@ impl Machine {
         })?;
         booted.account(&mut watch);
         observer.stage(Stage::Command);
-        Ok(Self { booted, watch, control })
+        Ok(Self { booted, plug, watch, control })
     }
 
     /// The way to tell the running command of signals and window sizes. Works before the command
@@ -95,6 +103,13 @@ impl Machine {
     #[must_use]
     pub fn control(&self) -> ControlSender {
         self.control.0.clone()
+    }
+
+    /// What of it can be reached from here, with the ports that were free in place of 0.
+    #[must_use]
+    pub fn published(&self) -> Vec<Publish> {
+        let forwards = self.plug.control.as_ref().map(|control| control.forwards());
+        forwards.into_iter().flatten().map(|listening| listening.forward.into()).collect()
     }
 
     /// Runs a command to its end, with all its output written.
@@ -111,7 +126,7 @@ impl Machine {
     /// Takes the machine apart and tells where the time went.
     #[must_use]
     pub fn finish(self) -> Timings {
-        let Self { booted, mut watch, control: _ } = self;
+        let Self { booted, plug: _, mut watch, control: _ } = self;
         watch.ended(Stage::Command);
         let instructions = booted.stop();
         watch.ended(Stage::Teardown);
@@ -120,17 +135,23 @@ impl Machine {
 }
 
 /// What the machine starts with: the image's own, unless something else is asked for.
-fn guest(options: &MachineOptions, image: &Image, limits: Limits) -> Result<Guest, Error> {
+fn guest(
+    options: &MachineOptions,
+    plug: &Plug,
+    image: &Image,
+    limits: Limits,
+) -> Result<Guest, Error> {
     let kernel = options.kernel.clone().unwrap_or_else(|| image.kernel());
     let initrd = match &options.initrd {
         Some(path) => path.clone(),
         None => image.initramfs(images::agent(&options.image.arch)?)?,
     };
     let quiet = options.console.is_none();
+    let words = [plug.words().as_str(), options.append.as_deref().unwrap_or_default()].join(" ");
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
         kernel: read("kernel", &kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), quiet, options.append.as_deref()),
+        cmdline: cmdline::agent_machine(limits.scale(), quiet, Some(&words)),
         modules: vec![(String::new(), read("initial RAM disk", &initrd)?)],
     })
 }

@@ -9,15 +9,15 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use riad_host::images::ImageOptions;
-use riad_host::{ImageRef, Size, SizeError};
+use riad_host::{ImageRef, Network, Publish, Size, SizeError};
 use riad_vmm::{EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
 mod machines;
 pub(crate) use machines::{
-    CpArgs, CreateArgs, DeleteArgs, ExecArgs, LogsArgs, LsArgs, OneArgs, SetArgs, ShellArgs,
-    StartArgs, StopArgs, TwoArgs, WaitArgs,
+    CpArgs, CreateArgs, DeleteArgs, ExecArgs, ForwardVerb, LogsArgs, LsArgs, OneArgs, SetArgs,
+    ShellArgs, StartArgs, StopArgs, TwoArgs, WaitArgs,
 };
 
 /// Real operating systems in virtual machines: one binary, no root, no daemon.
@@ -68,6 +68,19 @@ pub(crate) enum Verb {
     Console(OneArgs),
     Logs(LogsArgs),
     Wait(WaitArgs),
+    /// Show the addresses that a machine has on its network, a line each
+    ///
+    /// On the network `user` they are the machine's alone, and no way to it from this computer: that is
+    /// what `riad forward` is for.
+    Ip(OneArgs),
+    /// Write what ssh needs to reach a running machine: ssh, scp, rsync and editors then do
+    ///
+    /// The machine's port 22 is forwarded if it is not yet. An ssh server in it is the image's business.
+    #[command(after_help = "Example:\n  riad ssh-config dev >>~/.ssh/config\n  ssh dev")]
+    SshConfig(OneArgs),
+    /// Forwards: what of a machine can be reached from this computer
+    #[command(subcommand)]
+    Forward(ForwardVerb),
     Why(OneArgs),
     Set(SetArgs),
     Rename(TwoArgs),
@@ -124,6 +137,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) hardware: Hardware,
+
+    #[command(flatten)]
+    pub(crate) networking: Networking,
 
     #[command(flatten)]
     pub(crate) conditions: Conditions,
@@ -192,6 +208,26 @@ pub(crate) struct Hardware {
     pub(crate) code_cache: Size,
 }
 
+/// The machine's network.
+#[derive(Debug, Args)]
+pub(crate) struct Networking {
+    /// What its network card is plugged into: user, none, tap=NAME or bridge=NAME
+    ///
+    /// user is a network of the machine's own, which needs no rights. It reaches the world, and neither
+    /// this computer's own services nor clouds' metadata; ",host=PORT" opens a port of this computer's
+    /// loopback as host.riad.internal, ",allow=RULE" and ",deny=RULE" say more (a RULE is an address, a
+    /// prefix, a name or any, with tcp, udp or icmp before it and :PORT behind it if wanted; the first
+    /// that matches counts). tap and bridge are of this computer; ",ip=ADDRESS/PREFIX",
+    /// ",gateway=ADDRESS" and ",dns=ADDRESS" set the machine's card up.
+    #[arg(long = "net", value_name = "NETWORK", default_value = "user", value_parser = Network::from_str)]
+    pub(crate) net: Network,
+
+    /// Reach a port of the machine from here, as in 8080:80, udp:5353:53, tcp:0.0.0.0:8080:80 or
+    /// unix:/PATH:80; may be given several times
+    #[arg(short, long, value_name = "FORWARD", value_parser = Publish::from_str)]
+    pub(crate) publish: Vec<Publish>,
+}
+
 /// Where the packages of an image come from.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Building the image")]
@@ -249,6 +285,12 @@ pub(crate) struct BootArgs {
 
     #[command(flatten)]
     pub(crate) hardware: Hardware,
+
+    /// What its network card is plugged into: none (there is no card), user, tap=NAME or bridge=NAME
+    ///
+    /// As for `riad run`; the guest asks for its address by DHCP or router advertisements.
+    #[arg(long = "net", value_name = "NETWORK", default_value = "none", value_parser = Network::from_str)]
+    pub(crate) net: Network,
 
     /// Leave out the debug exit port
     #[arg(long)]

@@ -30,7 +30,7 @@ enum Over {
 }
 
 pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
-    let BootArgs { kernel, initrd, append, disk, hardware, no_debug_exit } = args;
+    let BootArgs { kernel, initrd, append, disk, hardware, net, no_debug_exit } = args;
     let Hardware { cpus, memory, engine, code_cache } = hardware;
     let config = VmConfig {
         cpus: cpus.unwrap_or(1),
@@ -38,6 +38,7 @@ pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
         engine,
         code_cache: code_cache.0,
         disks: disks(&disk)?,
+        cable: net.cable()?,
         vsock: false,
         debug_exit: !no_debug_exit,
     };

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use riad_host::images::find_or_build;
 use riad_host::machines::{Boot, Folder, Machines, Name, NewMachine};
-use riad_host::{Error, ImageOptions, ImageRef, default_cpus};
+use riad_host::{Error, ImageOptions, ImageRef, Network, default_cpus};
 use riad_vmm::{EngineKind, VmConfig};
 
 use crate::args::{CreateArgs, Hardware};
@@ -13,7 +13,7 @@ use crate::signals::Signals;
 use crate::status::Status;
 
 pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
-    let CreateArgs { name, image, hardware, disk, boot, sources } = args;
+    let CreateArgs { name, image, hardware, networking, disk, boot, sources } = args;
     let Hardware { cpus, memory, engine, code_cache } = hardware;
     let new = NewMachine {
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
@@ -21,6 +21,8 @@ pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
         disk: disk.map(|size| size.0),
         engine: (engine, code_cache.0),
         boot,
+        network: networking.net,
+        publish: networking.publish,
     };
     let signals = Signals::watch()?;
     make(&name, &ImageOptions { engine, ..sources.options(image) }, &new, signals)?;
@@ -36,6 +38,8 @@ pub(crate) fn make_default(name: &Name, signals: Signals) -> Result<Folder, Fail
         disk: None,
         engine: (EngineKind::Auto, VmConfig::DEFAULT_CODE_CACHE),
         boot: Boot::Auto,
+        network: Network::default(),
+        publish: Vec::new(),
     };
     let image = ImageOptions::new(ImageRef::Debian { suite: None });
     let folder = make(name, &image, &new, signals)?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use riad_host::machines::{Folder, MachineError, Machines, RunState, State};
-use riad_host::{Size, printable};
+use riad_host::{Publish, Size, printable};
 use serde::Serialize;
 
 use crate::args::{Format, LsArgs, OneArgs};
@@ -26,6 +26,10 @@ struct Row {
     /// The engine asked for.
     engine: Option<&'static str>,
     boot: Option<&'static str>,
+    /// What the network card is plugged into, as `--net` takes it.
+    network: Option<String>,
+    /// What comes in here at each start and goes to the guest, as `--publish` takes it.
+    publish: Option<Vec<Publish>>,
     protected: Option<bool>,
     /// Seconds since the Unix epoch.
     created: Option<u64>,
@@ -60,6 +64,8 @@ impl Row {
             disk_used_bytes: disk.map(|disk| disk.allocated),
             engine: config.map(|config| config.engine.name()),
             boot: config.map(|config| config.boot.name()),
+            network: config.map(|config| config.network.to_string()),
+            publish: config.map(|config| config.publish.clone()),
             protected: config.map(|config| config.protected),
             created: config.map(|config| config.created),
             folder: folder.path().display().to_string(),
@@ -153,6 +159,10 @@ fn page(row: &Row) -> String {
     line("disk used", size(row.disk_used_bytes));
     line("engine", row.engine.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
+    line("network", row.network.as_deref().map(printable));
+    for publish in row.publish.iter().flatten() {
+        line("publishes", Some(printable(&publish.to_string())));
+    }
     line("protected", row.protected.filter(|is| *is).map(|_| "yes".to_owned()));
     line("created", row.created.map(ago));
     line("folder", Some(row.folder.clone()));

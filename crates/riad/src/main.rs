@@ -10,7 +10,9 @@ mod create;
 mod delete;
 mod doctor;
 mod exec;
+mod forward;
 mod image;
+mod ip;
 mod logs;
 mod ls;
 mod rename;
@@ -19,6 +21,7 @@ mod run;
 mod session;
 mod set;
 mod signals;
+mod ssh_config;
 mod start;
 mod status;
 mod stop;
@@ -36,7 +39,7 @@ use args::{Cli, Verb};
 use report::Failure;
 
 /// Riad's own crates, where `--verbose` looks.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     "riad",
     "riad_agent",
     "riad_cpu_soft",
@@ -45,6 +48,7 @@ const OWN: [&str; 9] = [
     "riad_host",
     "riad_image",
     "riad_machine",
+    "riad_network",
     "riad_vmm",
 ];
 
@@ -83,6 +87,9 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Console(args) => console::console(args),
         Verb::Logs(args) => logs::logs(args),
         Verb::Wait(args) => wait::wait(args),
+        Verb::Ip(args) => ip::ip(args, format),
+        Verb::SshConfig(args) => ssh_config::ssh_config(args),
+        Verb::Forward(verb) => forward::forward(verb, format),
         Verb::Why(args) => why::why(args, format),
         Verb::Set(args) => set::set(args, format),
         Verb::Rename(args) => rename::rename(args),

@@ -4,9 +4,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use riad_host::{ImageOptions, Machine, MachineOptions, Timings, default_cpus};
+use riad_host::{ImageOptions, Machine, MachineOptions, Publish, Timings, default_cpus};
 
-use crate::args::{Format, Hardware, RunArgs};
+use crate::args::{Format, Hardware, Networking, RunArgs};
 use crate::report::{Failure, table};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -20,6 +20,7 @@ pub(crate) fn run(
     let RunArgs {
         image,
         hardware: Hardware { cpus, memory, engine, code_cache },
+        networking: Networking { net, publish },
         conditions,
         console,
         timings,
@@ -33,6 +34,7 @@ pub(crate) fn run(
     let command = session::command(command, conditions, tty)?;
     let signals = Signals::watch()?;
     let name = image.to_string();
+    let picks = publish.iter().any(Publish::picks_a_port);
     let options = MachineOptions {
         image: ImageOptions { engine, ..sources.options(image) },
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
@@ -42,6 +44,8 @@ pub(crate) fn run(
         kernel,
         initrd,
         append,
+        network: net,
+        publish,
         console: console.then(|| Box::new(io::stderr()) as _),
     };
 
@@ -49,6 +53,11 @@ pub(crate) fn run(
     let started = Machine::start(options, began, &mut status);
     status.clear();
     let mut machine = started?;
+
+    // What could not be known before: which ports were free.
+    for published in machine.published().iter().filter(|_| picks) {
+        eprintln!("riad: {} goes to port {}", published.listens(), published.forward().port);
+    }
 
     let control = machine.control();
     let ended = session::interact(&signals, control, tty, |io| machine.run(&command, io))?;

@@ -45,6 +45,7 @@ fn changed(old: &MachineConfig, args: &SetArgs, folder: &Folder) -> Result<Machi
         engine: args.engine.unwrap_or(old.engine),
         code_cache: args.code_cache.map_or(old.code_cache, |size| size.0),
         boot: args.boot.unwrap_or(old.boot),
+        network: args.net.clone().unwrap_or_else(|| old.network.clone()),
         protected: args.protect.unwrap_or(old.protected),
         ..old.clone()
     };
@@ -71,6 +72,7 @@ fn changes(old: &MachineConfig, new: &MachineConfig, is_alive: bool) -> Vec<Chan
         ("engine", old.engine.to_string(), new.engine.to_string(), hardware),
         ("code-cache", size(old.code_cache), size(new.code_cache), hardware),
         ("boot", old.boot.to_string(), new.boot.to_string(), hardware),
+        ("net", old.network.to_string(), new.network.to_string(), hardware),
         ("protect", protection(old.protected), protection(new.protected), "now"),
     ]
     .into_iter()

@@ -9,6 +9,7 @@ use riad_host::machines::{Folder, Machines, Phase, RunState, State};
 use riad_host::{Command, Error, ExitStatus, SessionIo};
 
 use crate::args::WaitArgs;
+use crate::ip;
 use crate::report::Failure;
 use crate::signals::Signals;
 use crate::status::Status;
@@ -17,8 +18,8 @@ use crate::status::Status;
 const TIME_OVER: u8 = 124;
 /// How often is looked.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How often it is looked for a file, which takes a command in the guest.
-const FILE_AGAIN: Duration = Duration::from_millis(200);
+/// How often it is looked for what takes a command in the guest.
+const GUEST_AGAIN: Duration = Duration::from_millis(200);
 
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub(crate) enum Condition {
     Stopped,
     /// There is such a file.
     File(String),
+    /// It has an address.
+    Ip,
+    /// Something in it takes TCP connections at a port.
+    Port(u16),
 }
 
 impl FromStr for Condition {
@@ -40,6 +45,10 @@ impl FromStr for Condition {
 
     fn from_str(word: &str) -> Result<Self, String> {
         match word.split_once(':') {
+            Some(("port", port)) => match port.parse() {
+                Ok(port @ 1..) => Ok(Self::Port(port)),
+                _ => Err("write port: and a number from 1 to 65535".to_owned()),
+            },
             Some(("file", path)) if path.starts_with('/') => Ok(Self::File(path.to_owned())),
             Some(("file", _)) => Err("write file: and a path that begins with /".to_owned()),
             _ => match word {
@@ -47,7 +56,10 @@ impl FromStr for Condition {
                 "agent" => Ok(Self::Agent),
                 "system" => Ok(Self::System),
                 "stopped" => Ok(Self::Stopped),
-                _ => Err("expected running, agent, system, stopped or file:PATH".to_owned()),
+                "ip" => Ok(Self::Ip),
+                "ssh" => Ok(Self::Port(22)),
+                _ => Err("expected running, agent, system, stopped, ip, ssh, port:N or file:PATH"
+                    .to_owned()),
             },
         }
     }
@@ -77,7 +89,8 @@ pub(crate) fn wait(args: WaitArgs) -> Result<ExitCode, Failure> {
             );
             return Ok(ExitCode::from(TIME_OVER));
         }
-        thread::sleep(if matches!(condition, Condition::File(_)) { FILE_AGAIN } else { AGAIN });
+        let asks = matches!(condition, Condition::File(_) | Condition::Ip | Condition::Port(_));
+        thread::sleep(if asks { GUEST_AGAIN } else { AGAIN });
     }
 }
 
@@ -92,7 +105,21 @@ fn is_true(folder: &Folder, condition: &Condition) -> Result<bool, Failure> {
             state == State::Running && word.and_then(|run: RunState| run.system).is_some()
         }
         Condition::File(path) => state == State::Running && has_file(folder, path)?,
+        Condition::Ip => state == State::Running && has_address(folder)?,
+        Condition::Port(port) => state == State::Running && in_guest(ip::listens(folder, *port))?,
     })
+}
+
+fn has_address(folder: &Folder) -> Result<bool, Failure> {
+    in_guest(ip::addresses(folder).map(|addresses| !addresses.is_empty()))
+}
+
+/// What a machine that may go off meanwhile says; it may come back.
+fn in_guest(answer: Result<bool, Failure>) -> Result<bool, Failure> {
+    match answer {
+        Err(Failure::Host(error)) if matches!(*error, Error::Named(_)) => Ok(false),
+        other => other,
+    }
 }
 
 fn has_file(folder: &Folder, path: &str) -> Result<bool, Failure> {

@@ -7,6 +7,7 @@ use riad_vmm::EngineKind;
 use serde::{Deserialize, Serialize};
 
 use super::files::Versioned;
+use crate::network::{Network, Publish};
 
 /// What a machine is. Fields are only ever added, with a default for files that lack them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,13 @@ pub struct MachineConfig {
     /// What its process 1 is.
     #[serde(default)]
     pub boot: Boot,
+    /// What its network card is plugged into. Machines that were made before there were any have one
+    /// from their next start on.
+    #[serde(default)]
+    pub network: Network,
+    /// What of it can be reached from here.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     /// Whether it may not be deleted.
     #[serde(default)]
     pub protected: bool,
@@ -106,7 +114,7 @@ impl Versioned for ImageOnly {
 }
 
 /// 32 hexadecimal digits, at random.
-pub(super) fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     let mut bytes = [0; 16];
     // The kernel gives so few bytes whole, or the call is not there at all.
     if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) != Ok(16) {

@@ -61,6 +61,27 @@ pub enum MachineError {
     /// It may not be deleted.
     #[error("machine '{0}' is protected: `riad set {0} --protect off` lets it be deleted")]
     Protected(Name),
+    /// Something listens there already.
+    #[error(
+        "machine '{name}' has a forward at {at} already: `riad forward ls {name}` shows it, `riad forward rm \
+         {name} {at}` removes it"
+    )]
+    ForwardExists {
+        /// The machine.
+        name: Name,
+        /// Where it listens.
+        at: String,
+    },
+    /// There is no such forward.
+    #[error(
+        "machine '{name}' has no forward '{word}': `riad forward ls {name}` shows those that it has"
+    )]
+    NoSuchForward {
+        /// The machine.
+        name: Name,
+        /// What it was called.
+        word: String,
+    },
     /// A file was written by a newer Riad.
     #[error(
         "{} was written by a newer Riad (schema {found}; this one reads up to {known}): use that Riad, or \

@@ -30,6 +30,8 @@ fn make(machines: &Machines, text: &str) -> Folder {
         engine: EngineKind::Auto,
         code_cache: 64 << 20,
         boot: Boot::Auto,
+        network: Network::default(),
+        publish: Vec::new(),
         protected: false,
     };
     files::write_json(&draft.path.join(CONFIG), &config).unwrap();

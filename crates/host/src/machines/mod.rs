@@ -38,12 +38,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use riad_disk::Layer;
 use riad_image::Image;
 
+use crate::network::{Network, Publish};
+
 pub use config::{Boot, MachineConfig, MachineImage};
 pub use error::MachineError;
 pub use folder::{Folder, FolderLock, State};
 pub use name::Name;
 pub use run_state::{Ended, How, Phase, RunState, StageMark};
 
+pub(crate) use config::new_id;
 pub(crate) use folder::SOCKET;
 use folder::{CONFIG, DISK, LOCK};
 
@@ -71,6 +74,10 @@ pub struct NewMachine {
     pub engine: (riad_vmm::EngineKind, u64),
     /// What its process 1 is.
     pub boot: Boot,
+    /// What its network card is plugged into.
+    pub network: Network,
+    /// What of it can be reached from here.
+    pub publish: Vec<Publish>,
 }
 
 impl Machines {
@@ -183,6 +190,8 @@ impl Machines {
             engine: new.engine.0,
             code_cache: new.engine.1,
             boot: new.boot,
+            network: new.network.clone(),
+            publish: new.publish.clone(),
             protected: false,
         };
         files::write_json(&draft.path.join(CONFIG), &config)?;

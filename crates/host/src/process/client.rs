@@ -1,7 +1,7 @@
 //! Talking to a machine's process, from any command.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::control::{Order, Reply};
 use super::fds;
 use crate::machines::{Folder, MachineError, Phase, RunState, SOCKET, State};
+use crate::network::{ForwardStatus, NetworkStatus, Publish};
 use crate::{Command, Error};
 
 /// How long a process that is about to be gone is given.
@@ -150,6 +151,40 @@ impl Connection {
         self.ask(&Order::Console)?;
         let writer = self.reader.get_ref().try_clone().map_err(|error| self.failed(error))?;
         Ok((self.reader, writer))
+    }
+
+    /// What is true of the machine's network.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn network(mut self) -> Result<NetworkStatus, MachineError> {
+        let value = self.ask(&Order::Network)?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
+    }
+
+    /// Has what comes in at `socket`, which listens as `forward` says, go to the guest.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub(crate) fn forward(
+        mut self,
+        forward: &Publish,
+        socket: BorrowedFd<'_>,
+    ) -> Result<ForwardStatus, MachineError> {
+        self.ask(&Order::Forward { forward: forward.clone() })?;
+        fds::send(self.reader.get_ref(), b"socket\n", socket)
+            .map_err(|error| self.failed(error))?;
+        let Some(line) = self.line()? else { return Err(self.gone()?) };
+        let value = self.reply(&line)?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
+    }
+
+    /// Ends a forward.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`], also when there is none of that number.
+    pub(crate) fn unforward(mut self, id: u32) -> Result<(), MachineError> {
+        self.ask(&Order::Unforward { id }).map(drop)
     }
 
     /// A connection to the agent in the guest.

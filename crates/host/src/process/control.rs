@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Publish;
+
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
 
@@ -27,6 +29,20 @@ pub enum Order {
     /// The console: after the reply, what the guest writes comes out of the connection, and what is
     /// sent is typed.
     Console,
+    /// What is true of the network: a [`NetworkStatus`](crate::NetworkStatus) comes back.
+    Network,
+    /// Forwards to the guest. The first reply asks for the socket that listens: it is sent with a line
+    /// of its own, whatever that says, and the second reply is a
+    /// [`ForwardStatus`](crate::network::ForwardStatus).
+    Forward {
+        /// What the socket does, as `riad forward add` takes it, with no port 0.
+        forward: Publish,
+    },
+    /// Ends a forward: a [`ForwardStatus`](crate::network::ForwardStatus) tells which it was.
+    Unforward {
+        /// Its number.
+        id: u32,
+    },
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
 }

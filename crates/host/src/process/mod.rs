@@ -35,9 +35,8 @@ pub use launch::{Started, start};
 use crate::boot::{Booting, Over};
 use crate::kernel::read;
 use crate::limits::Limits;
-use crate::machines::{
-    Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState,
-};
+use crate::machines::{Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState};
+use crate::network::{Network, Plug};
 use crate::timings::Stopwatch;
 use crate::{ConsoleTail, Error, Stage, cmdline, images};
 use shared::{Shared, Ways, unix_ms};
@@ -61,7 +60,13 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     let prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
-        Ok(prepared) => confine::confine(folder.path(), prepared.image.directory()),
+        Ok(prepared) => {
+            let reach = match prepared.plug.network {
+                Network::User(_) => confine::Reach::Network,
+                _ => confine::Reach::Nobody,
+            };
+            confine::confine(folder.path(), prepared.image.directory(), reach)
+        }
         Err(_) => Vec::new(),
     };
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
@@ -125,6 +130,7 @@ struct Prepared {
     image: Image,
     /// The initial RAM disk, which is in the image's directory.
     initrd: PathBuf,
+    plug: Arc<Plug>,
     listener: UnixListener,
 }
 
@@ -134,7 +140,9 @@ fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
     let initrd = image.initramfs(images::agent(&image.meta().arch)?)?;
     let socket = folder.path().join(crate::machines::SOCKET);
     let listener = server::bind(folder.path()).map_err(MachineError::io("listen on", &socket))?;
-    Ok(Prepared { engine, image, initrd, listener })
+    let name = folder.name().as_str();
+    let plug = Arc::new(config.network.plug(&config.id, Some(name), &config.publish)?);
+    Ok(Prepared { engine, image, initrd, plug, listener })
 }
 
 /// Runs the machine until its guest powers off, however often it restarts before.
@@ -144,8 +152,9 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, listener } = prepared;
+    let Prepared { engine, image, initrd, plug, listener } = prepared;
     let mut watch = Stopwatch::new(began);
+    shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
         .map_err(|source| Error::Host { what: "a thread", source })?;
     let limits = Limits::new(engine);
@@ -164,8 +173,9 @@ fn run(
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
-        let guest = guest(shared.folder().name(), config, &image.kernel(), &initrd, limits)?;
-        let hardware = vm_config(config, engine, &disk);
+        let words = cmdline::named_machine(shared.folder().name(), config, &plug.words());
+        let guest = guest(&words, &image.kernel(), &initrd, limits)?;
+        let hardware = vm_config(config, engine, &disk, &plug);
         let result = one(shared, &hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
         disk.flush()?;
@@ -187,13 +197,19 @@ struct After {
     boot: Boot,
 }
 
-fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<Layer>) -> VmConfig {
+fn vm_config(
+    config: &MachineConfig,
+    engine: EngineKind,
+    disk: &Arc<Layer>,
+    plug: &Plug,
+) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
         code_cache: config.code_cache,
         disks: vec![Arc::clone(disk) as Arc<dyn Disk>],
+        cable: plug.cable.clone(),
         ..VmConfig::default()
     }
 }
@@ -212,6 +228,7 @@ fn one(
     watch.ended(Stage::Machine);
     shared.set_ways(Ways {
         vsock: booting.vsock().clone(),
+        net: booting.net().cloned(),
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),
@@ -229,18 +246,11 @@ fn one(
 }
 
 /// What the machine starts with.
-fn guest(
-    name: &Name,
-    config: &MachineConfig,
-    kernel: &Path,
-    initrd: &Path,
-    limits: Limits,
-) -> Result<Guest, Error> {
-    let words = cmdline::named_machine(name, config);
+fn guest(words: &str, kernel: &Path, initrd: &Path, limits: Limits) -> Result<Guest, Error> {
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
         kernel: read("kernel", kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), false, Some(&words)),
+        cmdline: cmdline::agent_machine(limits.scale(), false, Some(words)),
         modules: vec![(String::new(), read("initial RAM disk", initrd)?)],
     })
 }

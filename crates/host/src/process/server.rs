@@ -16,6 +16,7 @@ use super::control::{MOST_REQUEST, Order, Reply};
 use super::fds;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
+use crate::network::{ForwardStatus, NetworkStatus, Plug, Publish};
 
 /// Connections at once; more are refused.
 const MOST: usize = 256;
@@ -23,6 +24,8 @@ const MOST: usize = 256;
 const REQUEST: Duration = Duration::from_secs(10);
 /// How long a guest may take to read what is typed before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// What is said of a machine that is only just starting.
+const NO_NETWORK: &str = "the machine has no network yet; try again";
 /// Lines of the console that a viewer sees first.
 const SEEN_BEFORE: usize = 24;
 
@@ -99,10 +102,56 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
             Ok(())
         }
         Order::Console => console(shared, stream, reader),
+        Order::Network => match network(shared) {
+            Some(status) => say(stream, &Reply::Ok(serde_json::to_value(status)?)),
+            None => say(stream, &Reply::Error(NO_NETWORK.to_owned())),
+        },
+        Order::Forward { forward } => add_forward(shared, stream, forward),
+        Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
         }
+    }
+}
+
+fn network(shared: &Shared) -> Option<NetworkStatus> {
+    let ways = shared.get_ways();
+    let card = ways.as_ref().and_then(|ways| ways.net.as_ref());
+    Some(NetworkStatus::new(shared.plug()?, card))
+}
+
+/// The process may not listen anywhere: whoever asks brings the socket.
+fn add_forward(shared: &Shared, stream: &UnixStream, forward: Publish) -> io::Result<()> {
+    let control = match shared.plug().map(Plug::control) {
+        Some(Ok(control)) => control,
+        Some(Err(error)) => return say(stream, &Reply::Error(error.to_string())),
+        None => return say(stream, &Reply::Error(NO_NETWORK.to_owned())),
+    };
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    let (_, socket) = fds::receive(stream)?;
+    let reply = match socket.map(|socket| control.add_open(forward.forward().clone(), socket)) {
+        Some(Ok(added)) => {
+            let added = ForwardStatus { id: added.id, forward: added.forward.into() };
+            Reply::Ok(serde_json::to_value(added)?)
+        }
+        Some(Err(error)) => Reply::Error(error.to_string()),
+        None => Reply::Error("the socket that is to listen did not come along".to_owned()),
+    };
+    say(stream, &reply)
+}
+
+fn remove_forward(shared: &Shared, id: u32) -> Reply {
+    let Some(plug) = shared.plug() else { return Reply::Error(NO_NETWORK.to_owned()) };
+    let removed = plug.control().and_then(|control| {
+        let known = control.forwards().into_iter().find(|listening| listening.id == id);
+        control.remove(id)?;
+        Ok(known.map(|listening| ForwardStatus { id, forward: listening.forward.into() }))
+    });
+    match removed {
+        Ok(forward) => Reply::Ok(serde_json::to_value(forward).unwrap_or_default()),
+        Err(error) => Reply::Error(error.to_string()),
     }
 }
 

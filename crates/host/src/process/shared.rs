@@ -1,13 +1,14 @@
 //! What the threads of a machine's process share: what is true of the machine, and the ways to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use riad_vmm::{Console, Keyboard, VsockHandle};
+use riad_vmm::{Console, Keyboard, NetHandle, VsockHandle};
 
 use super::tap::Tap;
 use crate::machines::{Ended, Folder, How, Phase, RunState, StageMark};
+use crate::network::Plug;
 use crate::watch::{News, Teller};
 use crate::{Stage, StageTime};
 
@@ -22,6 +23,8 @@ struct Inner {
     run: Mutex<Run>,
     changed: Condvar,
     ways: Mutex<Option<Ways>>,
+    /// What the machine's network card is plugged into, as soon as it is.
+    plug: OnceLock<Arc<Plug>>,
     /// Each is told once.
     stop_told: AtomicBool,
     unplug_told: AtomicBool,
@@ -38,6 +41,7 @@ struct Run {
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
     pub(super) vsock: VsockHandle,
+    pub(super) net: Option<NetHandle>,
     pub(super) keyboard: Keyboard,
     pub(super) console: Console,
     pub(super) teller: Teller,
@@ -53,6 +57,7 @@ impl Shared {
             run: Mutex::new(Run { state, version: 0 }),
             changed: Condvar::new(),
             ways: Mutex::new(None),
+            plug: OnceLock::new(),
             stop_told: AtomicBool::new(false),
             unplug_told: AtomicBool::new(false),
         }));
@@ -141,6 +146,16 @@ impl Shared {
             state.phase = Phase::Ended;
             state.ended = Some(Ended { at: unix_ms(), how, message, console });
         });
+    }
+
+    pub(super) fn set_plug(&self, plug: Arc<Plug>) {
+        // Set once: the process has one network for all of its machine's restarts.
+        let _ = self.0.plug.set(plug);
+    }
+
+    /// What the machine's network card is plugged into.
+    pub(super) fn plug(&self) -> Option<&Plug> {
+        self.0.plug.get().map(|plug| &**plug)
     }
 
     fn ways(&self) -> MutexGuard<'_, Option<Ways>> {

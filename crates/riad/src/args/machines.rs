@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::str::FromStr;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 use riad_host::machines::{Boot, Name};
-use riad_host::{ImageRef, Size};
+use riad_host::{ImageRef, Network, Publish, Size};
 use riad_vmm::EngineKind;
 
-use super::{Conditions, Engines, Hardware, Sources, code_cache, cpus};
+use super::{Conditions, Engines, Hardware, Networking, Sources, code_cache, cpus};
 
 /// Make a machine that lives on, from an image
 ///
@@ -28,6 +28,9 @@ pub(crate) struct CreateArgs {
 
     #[command(flatten)]
     pub(crate) hardware: Hardware,
+
+    #[command(flatten)]
+    pub(crate) networking: Networking,
 
     /// The size of its disk, such as 20G [default: the image's]
     #[arg(long, value_name = "SIZE")]
@@ -191,14 +194,16 @@ pub(crate) struct LogsArgs {
 /// Wait until something is true of a machine
 ///
 /// CONDITION is `running` (it has been started), `agent` (commands can be run in it), `system` (its
-/// init system has brought everything up), `stopped`, or `file:PATH` (there is such a file in it).
+/// init system has brought everything up), `stopped`, `file:PATH` (there is such a file in it), `ip`
+/// (it has an address), `port:N` (something in it takes TCP connections at that port, and not from
+/// itself alone), or `ssh` (the same as port:22).
 /// The exit status is 0 when it is true, and 124 when the time is over.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
     /// The machine's name
     pub(crate) name: Name,
 
-    /// What to wait for: running, agent, system, stopped or file:PATH
+    /// What to wait for: running, agent, system, stopped, file:PATH, ip, port:N or ssh
     #[arg(value_parser = crate::wait::Condition::from_str)]
     pub(crate) condition: crate::wait::Condition,
 
@@ -239,6 +244,10 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "INIT", value_parser = Boot::from_str)]
     pub(crate) boot: Option<Boot>,
 
+    /// What its network card is plugged into: user, none, tap=NAME or bridge=NAME
+    #[arg(long, value_name = "NETWORK", value_parser = Network::from_str)]
+    pub(crate) net: Option<Network>,
+
     /// Whether it is kept from being deleted: on or off
     #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
     pub(crate) protect: Option<bool>,
@@ -246,6 +255,35 @@ pub(crate) struct SetArgs {
     /// Only say what would change
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ForwardVerb {
+    /// Forward to a machine: at once if it runs, and from its next start on
+    ///
+    /// FORWARD is [tcp:|udp:][ADDRESS:]PORT:GUEST-PORT, or unix:/PATH:GUEST-PORT. Without an ADDRESS it
+    /// is this computer alone that gets in; PORT 0 takes one that is free.
+    #[command(after_help = "Example:\n  riad forward add web tcp:8080:80")]
+    Add {
+        /// The machine's name
+        name: Name,
+        /// What comes in where, and goes to which port of the machine's
+        #[arg(required = true, value_name = "FORWARD", value_parser = Publish::from_str)]
+        forwards: Vec<Publish>,
+    },
+    /// Forward no more; connections that were made go on
+    Rm {
+        /// The machine's name
+        name: Name,
+        /// A forward, or where it listens, as in tcp:8080
+        #[arg(required = true, value_name = "FORWARD")]
+        forwards: Vec<String>,
+    },
+    /// List a machine's forwards
+    Ls {
+        /// The machine's name
+        name: Name,
+    },
 }
 
 fn on_or_off(word: &str) -> Result<bool, String> {

@@ -11,6 +11,7 @@ mod home;
 mod images;
 mod lifetime;
 mod machines;
+mod network;
 mod state;
 mod streams;
 mod terminal;

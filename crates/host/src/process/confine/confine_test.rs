@@ -30,10 +30,10 @@ fn bench() -> Bench {
 }
 
 /// Runs something in a confined thread; `None` where the kernel cannot confine.
-fn confined<T: Send>(bench: &Bench, body: impl FnOnce() -> T + Send) -> Option<T> {
+fn confined<T: Send>(bench: &Bench, reach: Reach, body: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let taken = confine(&bench.own, &bench.image);
+            let taken = confine(&bench.own, &bench.image, reach);
             let all = ["no-new-privileges", "landlock", "seccomp"];
             if taken != all {
                 eprintln!("not tested: this kernel has no more than {taken:?}");
@@ -52,7 +52,7 @@ fn is_refused<T>(result: io::Result<T>) -> bool {
 #[test]
 fn its_own_files_can_be_used() {
     let bench = bench();
-    confined(&bench, || {
+    confined(&bench, Reach::Nobody, || {
         let own = |name: &str| bench.own.join(name);
         assert_eq!(fs::read_to_string(own("file")).unwrap(), "content");
         fs::write(own("new"), "more").unwrap();
@@ -76,7 +76,7 @@ fn nothing_else_can_be_opened_connected_to_executed_or_traced() {
     let _unix = UnixListener::bind(&socket).unwrap();
     let mut victim = Command::new("sleep").arg("60").spawn().unwrap();
     let pid = Pid::from_child(&victim);
-    confined(&bench, || {
+    confined(&bench, Reach::Nobody, || {
         for path in ["/etc/passwd", "/proc/self/maps", "/dev/null", "/root"] {
             assert!(is_refused(File::open(path)), "{path}");
         }
@@ -106,4 +106,36 @@ fn nothing_else_can_be_opened_connected_to_executed_or_traced() {
     victim.kill().unwrap();
     victim.wait().unwrap();
     assert_eq!(fs::read(bench.other.join("file")).unwrap(), b"content");
+}
+
+#[test]
+fn a_machine_on_a_network_connects_and_listens_nowhere() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket, socketpair};
+    let bench = bench();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let path = bench.other.join("socket");
+    let _unix = UnixListener::bind(&path).unwrap();
+    confined(&bench, Reach::Network, || {
+        TcpStream::connect(address).unwrap();
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().connect(address).unwrap();
+        UnixStream::pair().unwrap();
+        assert!(is_refused(TcpListener::bind("127.0.0.1:0")));
+        assert!(is_refused(UnixStream::connect(&path)));
+        assert!(is_refused(UnixListener::bind(bench.own.join("socket"))));
+        for family in [AddressFamily::UNIX, AddressFamily::NETLINK, AddressFamily::PACKET] {
+            let made = socket(family, SocketType::DGRAM, None);
+            assert!(is_refused(made.map_err(io::Error::from)), "{family:?}");
+        }
+        // It could be connected to a socket that somebody else has.
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+        assert!(is_refused(pair.map_err(io::Error::from)));
+        for path in ["/etc/passwd", "/etc/hosts", "/dev/null"] {
+            assert!(is_refused(File::open(path)), "{path}");
+        }
+        if resolvers().is_some() {
+            fs::read(RESOLVERS).unwrap();
+        }
+    });
 }

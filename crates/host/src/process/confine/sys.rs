@@ -73,6 +73,18 @@ pub(super) const REFUSED: &[c_long] = &[
     libc::SYS_clock_adjtime,
 ];
 
+/// Of these, the calls that a machine on a network needs: to have sockets, and to say to whom.
+pub(super) const OF_NETWORKS: [c_long; 2] = [libc::SYS_connect, libc::SYS_bind];
+/// `socket(family, ...)`.
+pub(super) const SOCKET: c_long = libc::SYS_socket;
+/// `socketpair(family, type, ...)`.
+pub(super) const PAIR: c_long = libc::SYS_socketpair;
+/// Families of the internet's sockets.
+pub(super) const INTERNET: u32 = libc::AF_INET as u32;
+pub(super) const INTERNET6: u32 = libc::AF_INET6 as u32;
+/// The type of datagram sockets.
+pub(super) const DATAGRAM: u64 = libc::SOCK_DGRAM as u64;
+
 /// Signals to a thread: `tgkill(process, thread, signal)`.
 pub(super) const WAKE: c_long = libc::SYS_tgkill;
 

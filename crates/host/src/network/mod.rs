@@ -1,0 +1,366 @@
+//! What a machine's network card is plugged into (`--net`), and what of its guest can be reached from
+//! here ([`Publish`]).
+//!
+//! Whatever needs the host's leave (sockets that listen, tap devices) is opened when the network is
+//! [plugged in](Network::plug), so that a machine's process can give that leave up before its guest
+//! runs.
+
+mod forwards;
+mod publish;
+mod status;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use riad_network::user::policy::{HostAccess, PolicyError, Rule};
+use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
+use riad_network::{Cable, Mac, Tap, TapError};
+use serde::{Deserialize, Serialize};
+
+pub use publish::Publish;
+pub use riad_network::user::Listen;
+pub use status::{ForwardStatus, NetworkStatus};
+
+use crate::Error;
+use crate::machines::new_id;
+
+/// What can go wrong with a machine's network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The tap device.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The host refuses the network's sockets.
+    #[error("the host refused the machine's network: {0}")]
+    Host(#[source] std::io::Error),
+    /// A forward that cannot be had.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// There is nobody to forward.
+    #[error(
+        "ports can be forwarded on the network 'user' only, and this machine's is '{0}': there, whoever is on the network reaches the guest's own address"
+    )]
+    NoForwards(String),
+}
+
+/// What a machine's network card is plugged into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Network {
+    /// A network of its own, in its process: the guest reaches what its user does, but for what is
+    /// guarded and what the rules say.
+    User(Rules),
+    /// Nothing: there is no card.
+    None,
+    /// A tap device of the host's.
+    Tap {
+        /// Its name.
+        name: String,
+        /// What the guest's card is set to.
+        own: Settings,
+    },
+    /// A bridge of the host's, by a tap device made for it.
+    Bridge {
+        /// Its name.
+        name: String,
+        /// What the guest's card is set to.
+        own: Settings,
+    },
+}
+
+/// Whom the guest reaches on the network `user`, beyond or short of what is usual
+/// ([`user::Policy`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Services on this computer's loopback.
+    pub host: HostAccess,
+    /// The first that matches counts.
+    pub rules: Vec<Rule>,
+}
+
+/// What a guest's card is set to, without asking anybody. With no address, the card is left to the
+/// guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Addresses, and the length of their network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Where everything else is.
+    pub gateways: Vec<IpAddr>,
+    /// Who knows names.
+    pub name_servers: Vec<IpAddr>,
+    /// Where short names are looked for.
+    pub search: Vec<String>,
+}
+
+/// A network that a machine can be plugged into.
+#[derive(Debug)]
+pub(crate) struct Plug {
+    pub(crate) network: Network,
+    /// What the machine gets; nothing without a network.
+    pub(crate) cable: Option<Cable>,
+    /// Steers the network `user`.
+    pub(crate) control: Option<Control>,
+    pub(crate) settings: Settings,
+}
+
+impl Network {
+    /// Opens the network for a machine. `identity` is 32 hexadecimal digits that no other machine
+    /// has: the card's address comes of it. `hostname` is what the network calls the machine.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub(crate) fn plug(
+        &self,
+        identity: &str,
+        hostname: Option<&str>,
+        publish: &[Publish],
+    ) -> Result<Plug, NetworkError> {
+        let mac = mac(identity);
+        let (mut cable, mut control, mut settings) = (None, None, Settings::default());
+        match self {
+            Self::None => {}
+            Self::User(Rules { host, rules }) => {
+                let usual = user::Config::new(mac);
+                let policy = Policy { host: host.clone(), rules: rules.clone(), ..usual.policy };
+                let hostname = hostname.map(str::to_owned);
+                let config = user::Config { hostname, policy, ..usual };
+                settings = Settings::of(&config);
+                let (network, handle) = UserNetwork::new(config).map_err(NetworkError::Host)?;
+                (cable, control) = (Some(Cable::new(network)), Some(handle));
+            }
+            Self::Tap { name, own } => {
+                (cable, settings) = (Some(Cable::new(Tap::open(name, mac)?)), own.clone());
+            }
+            Self::Bridge { name, own } => {
+                (cable, settings) = (Some(Cable::new(Tap::on_bridge(name, mac)?)), own.clone());
+            }
+        }
+        let plug = Plug { network: self.clone(), cable, control, settings };
+        for publish in publish {
+            plug.control()?.add(publish.forward().clone())?;
+        }
+        Ok(plug)
+    }
+}
+
+impl Network {
+    /// The cable of a machine that nobody knows more of.
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn cable(&self) -> Result<Option<Cable>, Error> {
+        Ok(self.plug(&new_id(), None, &[])?.cable)
+    }
+}
+
+impl Plug {
+    /// The handle on a network that forwards.
+    pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
+        let none = || NetworkError::NoForwards(self.network.to_string());
+        self.control.as_ref().ok_or_else(none)
+    }
+
+    /// Words for the kernel's command line, with which the guest's agent sets the card up.
+    pub(crate) fn words(&self) -> String {
+        match self.cable {
+            // The card has the same name in every guest.
+            Some(_) => format!("net.ifnames=0{}", self.settings.words()),
+            None => String::new(),
+        }
+    }
+}
+
+/// A card's address: locally administered, to one card (IEEE 802, section 8.4), and otherwise a
+/// machine's identity's first bytes.
+fn mac(identity: &str) -> Mac {
+    let mut mac = [0x02; 6];
+    for (byte, digits) in mac.iter_mut().zip(identity.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        *byte = u8::from_str_radix(digits, 16).unwrap_or(0x02);
+    }
+    mac[0] = (mac[0] & 0xfc) | 0x02;
+    mac
+}
+
+impl Settings {
+    /// What the user-mode network would tell by DHCP and router advertisements.
+    fn of(config: &user::Config) -> Self {
+        let user::Addresses { subnet, gateway, guest, host: _, v6 } = config.addresses;
+        let mut settings = Self {
+            addresses: vec![(guest.into(), subnet.prefix())],
+            gateways: vec![gateway.into()],
+            name_servers: vec![gateway.into()],
+            search: std::iter::once(user::DOMAIN.to_owned())
+                .chain(config.search.iter().cloned())
+                .collect(),
+        };
+        if let Some(v6) = v6 {
+            settings.addresses.push((v6.guest.into(), 64));
+            settings.gateways.push(v6.link_local.into());
+        }
+        settings
+    }
+
+    fn words(&self) -> String {
+        let Self { addresses, gateways, name_servers, search } = self;
+        let addresses: Vec<_> =
+            addresses.iter().map(|(a, prefix)| format!("{a}/{prefix}")).collect();
+        let text = |list: &[IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        [
+            ("riad.address", addresses),
+            ("riad.gateway", text(gateways)),
+            ("riad.dns", text(name_servers)),
+            ("riad.search", search.clone()),
+        ]
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| format!(" {name}={}", values.join(",")))
+        .collect()
+    }
+
+    /// Reads `KEY=VALUE` as users write it.
+    fn read(&mut self, word: &str) -> Result<(), String> {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let address = |text: &str| {
+            text.parse::<IpAddr>()
+                .map_err(|_| format!("'{text}' is no address, as in {key}=192.0.2.1"))
+        };
+        match key {
+            "ip" => {
+                let wrong = || {
+                    format!("'{value}' is no address with a prefix length, as in ip=192.0.2.5/24")
+                };
+                let (text, prefix) = value.split_once('/').ok_or_else(wrong)?;
+                let ip: IpAddr = text.parse().map_err(|_| wrong())?;
+                let most = if ip.is_ipv4() { 32 } else { 128 };
+                let prefix = prefix.parse().ok().filter(|prefix| *prefix <= most);
+                self.addresses.push((ip, prefix.ok_or_else(wrong)?));
+            }
+            "gateway" => self.gateways.push(address(value)?),
+            "dns" => self.name_servers.push(address(value)?),
+            _ => return Err(format!("'{word}' is none of ip=, gateway= and dns=")),
+        }
+        Ok(())
+    }
+
+    /// As users write them, each after a comma.
+    fn written(&self) -> String {
+        let mut text = String::new();
+        for (address, prefix) in &self.addresses {
+            text.push_str(&format!(",ip={address}/{prefix}"));
+        }
+        for (key, list) in [("gateway", &self.gateways), ("dns", &self.name_servers)] {
+            for address in list {
+                text.push_str(&format!(",{key}={address}"));
+            }
+        }
+        text
+    }
+}
+
+impl Rules {
+    /// Reads `KEY=VALUE` as users write it.
+    fn read(&mut self, word: &str) -> Result<(), String> {
+        match word.split_once('=') {
+            Some(("host", "all")) => self.host = HostAccess::All,
+            Some(("host", port)) => {
+                let port = port.parse().map_err(|_| {
+                    format!("'{port}' is no port of this computer's: write host=8080, or host=all")
+                })?;
+                match &mut self.host {
+                    HostAccess::Ports(ports) => ports.push(port),
+                    HostAccess::All => {}
+                    HostAccess::Refused => self.host = HostAccess::Ports(vec![port]),
+                }
+            }
+            Some((verdict @ ("allow" | "deny"), whom)) => {
+                let rule = format!("{verdict} {whom}").parse();
+                self.rules.push(rule.map_err(|error: PolicyError| error.to_string())?);
+            }
+            _ => return Err(format!("'{word}' is none of host=, allow= and deny=")),
+        }
+        Ok(())
+    }
+
+    /// As users write them, each after a comma.
+    fn written(&self) -> String {
+        let mut text = String::new();
+        match &self.host {
+            HostAccess::Refused => {}
+            HostAccess::All => text.push_str(",host=all"),
+            HostAccess::Ports(ports) => {
+                ports.iter().for_each(|port| text.push_str(&format!(",host={port}")));
+            }
+        }
+        for rule in &self.rules {
+            text.push_str(&format!(",{}", rule.to_string().replacen(' ', "=", 1)));
+        }
+        text
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::User(Rules::default())
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(rules) => f.pad(&format!("user{}", rules.written())),
+            Self::None => f.pad("none"),
+            Self::Tap { name, own } => f.pad(&format!("tap={name}{}", own.written())),
+            Self::Bridge { name, own } => f.pad(&format!("bridge={name}{}", own.written())),
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split(',');
+        let first = words.next().unwrap_or_default();
+        if first == "user" {
+            let mut rules = Rules::default();
+            words.try_for_each(|word| rules.read(word))?;
+            return Ok(Self::User(rules));
+        }
+        let mut own = Settings::default();
+        words.try_for_each(|word| own.read(word))?;
+        match first.split_once('=') {
+            Some(("tap", name)) if !name.is_empty() => Ok(Self::Tap { name: name.to_owned(), own }),
+            Some(("bridge", name)) if !name.is_empty() => {
+                Ok(Self::Bridge { name: name.to_owned(), own })
+            }
+            _ if first != "none" => Err(format!(
+                "'{first}' is no network: expected user, none, tap=NAME or bridge=NAME"
+            )),
+            _ if own != Settings::default() => {
+                Err("the network 'none' has no addresses: leave out what follows it".to_owned())
+            }
+            _ => Ok(Self::None),
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
+}
+
+#[cfg(test)]
+#[path = "network_test.rs"]
+mod tests;

@@ -1,0 +1,116 @@
+//! A machine's network, with real clients in a real Debian.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread;
+
+use crate::harness::{end_to_end, run, shell, text};
+use crate::home::Home;
+
+/// Bytes that differ, so that none can be lost, doubled or moved unseen.
+fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// A server on this computer's loopback: to everybody it sends `payload`, and then ends its side.
+fn server(payload: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, payload) = (stream.unwrap(), payload.clone());
+            thread::spawn(move || {
+                let _ = stream.write_all(&payload);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read(&mut [0]);
+            });
+        }
+    });
+    port
+}
+
+/// Fetches from a TCP port to its end, and says the hash.
+const FETCH: &str = "exec 3<>/dev/tcp/$0/$1 && sha256sum <&3";
+
+/// A server in the machine, which says one line to everybody.
+const SERVE: &str = r#"
+use IO::Socket::INET;
+my $listener = IO::Socket::INET->new(LocalPort => 8000, Listen => 64, ReuseAddr => 1) or die $!;
+while (my $stream = $listener->accept) {
+    sysread($stream, my $request, 4096);
+    syswrite($stream, "HTTP/1.0 200 OK\r\n\r\nhello from web\n");
+    close $stream;
+}
+"#;
+
+#[test]
+fn a_throw_away_machine_is_on_the_network_at_once() {
+    end_to_end!();
+    assert_eq!(shell(&[], "cat /sys/class/net/eth0/mtu"), "65520\n");
+    // Debian's own archive, by name, with its signatures checked.
+    let output = run(&[], &["apt-get", "update"]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && said.contains("InRelease"), "{said}");
+    assert_eq!(shell(&["--net", "none"], "ls /sys/class/net"), "lo\n");
+}
+
+#[test]
+fn this_computers_services_are_reached_when_asked_for_and_not_otherwise() {
+    use sha2::{Digest, Sha256};
+    end_to_end!();
+    let bytes = payload(32 << 20);
+    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let port = server(bytes).to_string();
+    let fetch =
+        |net: &str| run(&["--net", net], &["bash", "-c", FETCH, "host.riad.internal", &port]);
+    let output = fetch(&format!("user,host={port}"));
+    assert_eq!(text(&output.stdout), format!("{hash}  -\n"), "{}", text(&output.stderr));
+    let output = fetch("user");
+    assert!(!output.status.success() && output.stdout.is_empty());
+}
+
+#[test]
+fn a_server_in_a_machine_is_reached_by_its_forwards() {
+    end_to_end!();
+    let home = Home::new();
+    home.create("web", &["--publish", "0:8000"]);
+    home.ok(&["start", "web"]);
+    home.ok(&["exec", "-d", "web", "--", "perl", "-e", SERVE]);
+    home.ok(&["wait", "web", "port:8000", "--timeout", "120"]);
+    let addresses = home.ok(&["ip", "web"]);
+    assert!(addresses.lines().all(|a| a.parse::<std::net::IpAddr>().is_ok()), "{addresses}");
+
+    let get = |port: u16| {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    let ports = |home: &Home| -> Vec<u16> {
+        let shown = home.json(&["forward", "ls", "web"]);
+        let port = |forward: &serde_json::Value| {
+            forward["listens"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+        };
+        shown.as_array().unwrap().iter().map(port).collect()
+    };
+    let [published] = ports(&home)[..] else { panic!("one forward was asked for") };
+    assert!(get(published).unwrap().ends_with("hello from web\n"));
+    // Live, while the machine runs.
+    home.ok(&["forward", "add", "web", "tcp:0:8000"]);
+    let added = ports(&home)[1];
+    assert!(get(added).unwrap().contains("200 OK"));
+    let error = home.fails(&["forward", "add", "web", &format!("{added}:8000")]);
+    assert!(error.contains("already"), "{error}");
+    home.ok(&["forward", "rm", "web", &format!("tcp:{added}")]);
+    assert_eq!(ports(&home), [published]);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, added)).is_err());
+    // What was published is there at the next start, at a port that is free then.
+    home.ok(&["restart", "web"]);
+    let [published] = ports(&home)[..] else { panic!("one forward was published") };
+    home.ok(&["exec", "-d", "web", "--", "perl", "-e", SERVE]);
+    home.ok(&["wait", "web", "port:8000", "--timeout", "120"]);
+    assert!(get(published).unwrap().contains("200 OK"));
+    home.ok(&["stop", "web"]);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, published)).is_err());
+}
