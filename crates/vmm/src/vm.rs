@@ -13,7 +13,7 @@ use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
 use riad_machine::pc::map::AddressMap;
 use riad_machine::pc::{Pc, PcConfig, PcParts};
-use riad_memory::GuestMemory;
+use riad_memory::{Gatherer, GuestMemory};
 
 use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
@@ -106,6 +106,8 @@ pub struct Vm {
     tsc_khz: u32,
     pc: Arc<Pc>,
     memory: GuestMemory,
+    /// Works until the machine is dropped.
+    _gatherer: Gatherer,
     clock: Arc<HostClock>,
     vcpus: Vec<SharedVcpu>,
     handles: Vec<Arc<dyn VcpuHandle>>,
@@ -251,6 +253,7 @@ impl Vm {
             engine,
             tsc_khz,
             pc,
+            _gatherer: Gatherer::new(&memory),
             memory,
             clock,
             vcpus: Vec::new(),
