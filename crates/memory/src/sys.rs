@@ -66,7 +66,7 @@ impl Mapping {
     /// Has the host gather the huge page's worth of memory at `offset` into one huge page; what it
     /// holds stays. Returns whether the host knows what is meant, and may do so for others.
     pub(crate) fn gather(&self, offset: usize) -> bool {
-        let whole = offset % HUGE_PAGE == 0;
+        let whole = offset.is_multiple_of(HUGE_PAGE);
         if !whole || offset.checked_add(HUGE_PAGE).is_none_or(|end| end > self.len) {
             return true;
         }
