@@ -1,9 +1,11 @@
 //! Standing in: a software processor runs a stretch of a guest that another engine's processor could
 //! not, on the same memory and bus, and hands the state back.
 //!
-//! What belongs to the other engine stays there: interrupts, which that one delivers later, and the
-//! local APIC with its timer. An instruction that reaches for the local APIC, or moves the time stamp
-//! counter, ends the stretch before it has done anything ([`Fault::ELSEWHERE`]).
+//! What belongs to the other engine stays there: interrupts, which that one delivers later, the local
+//! APIC with its timer, and what the processor says that it is, which may be more or less than
+//! `riad-v1`. An instruction that reaches for the local APIC, moves the time stamp counter, asks what
+//! the processor is, or is not one of ours, ends the stretch before it has done anything
+//! ([`Fault::ELSEWHERE`]).
 
 use riad_cpu::Error;
 use riad_cpu::x86::{Activity, VcpuState};
@@ -21,15 +23,27 @@ pub(crate) enum Loan {
     Own,
     /// It stands in for another.
     Lent,
+    /// The same, for this purpose.
+    LentFor(Purpose),
     /// It came to an instruction that the other has to run.
     Over,
 }
 
 impl Loan {
-    /// Whether the stretch ends here.
-    pub(crate) fn is_over(self) -> bool {
-        self == Self::Over
+    /// Whether the stretch ends here, at this privilege level.
+    pub(crate) fn is_over(self, cpl: u8) -> bool {
+        self == Self::Over || self == Self::LentFor(Purpose::Kernel) && cpl == 3
     }
+}
+
+/// What a stretch is for, where it is not simply some instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Kernel code, which the other processor is slow at: it ends, as done, when level 3 is entered.
+    Kernel,
+    /// An instruction that the other processor does not know: if this one neither does, it does not
+    /// exist.
+    LastResort,
 }
 
 /// How a stretch ended.
@@ -71,6 +85,30 @@ impl SoftVcpu {
         undelivered: Option<Undelivered>,
         most: u64,
     ) -> Result<Stretch, Error> {
+        self.lend(state, undelivered, most, Loan::Lent)
+    }
+
+    /// As [`stand_in`](Self::stand_in), for a purpose.
+    ///
+    /// # Errors
+    /// As for [`stand_in`](Self::stand_in).
+    pub fn stand_in_for(
+        &mut self,
+        purpose: Purpose,
+        state: &VcpuState,
+        undelivered: Option<Undelivered>,
+        most: u64,
+    ) -> Result<Stretch, Error> {
+        self.lend(state, undelivered, most, Loan::LentFor(purpose))
+    }
+
+    fn lend(
+        &mut self,
+        state: &VcpuState,
+        undelivered: Option<Undelivered>,
+        most: u64,
+        loan: Loan,
+    ) -> Result<Stretch, Error> {
         let mut lent = state.clone();
         lent.apic.irr = [0; 8];
         lent.apic.timer_start = None;
@@ -78,7 +116,7 @@ impl SoftVcpu {
         self.set_state(&lent)?;
         // The other engine's processors tell nobody of the code that they overwrite.
         self.forget_code();
-        self.cpu.loan = Loan::Lent;
+        self.cpu.loan = loan;
         let delivered = match undelivered {
             None => Ok(()),
             Some(event) => self.cpu.take_over(event),
@@ -90,7 +128,7 @@ impl SoftVcpu {
         let loan = std::mem::replace(&mut self.cpu.loan, Loan::Own);
         Ok(match exit? {
             Exit::Shutdown => Stretch::Shutdown,
-            _ if loan.is_over() => Stretch::Elsewhere,
+            _ if loan == Loan::Over => Stretch::Elsewhere,
             _ => Stretch::Done,
         })
     }
@@ -103,12 +141,20 @@ impl SoftVcpu {
 }
 
 impl Cpu {
-    /// Whether the local APIC and the time stamp counter are this processor's own.
+    /// Whether the local APIC, the time stamp counter and the model are this processor's own.
     ///
     /// # Errors
     /// [`Fault::ELSEWHERE`] when they are not.
     pub(crate) fn own_apic(&self) -> Done {
         if self.loan == Loan::Own { Ok(()) } else { Err(Fault::ELSEWHERE) }
+    }
+
+    /// A fault of an instruction or a register that the other processor may know.
+    pub(crate) fn or_elsewhere(&self, fault: Fault) -> Fault {
+        match self.loan {
+            Loan::Own | Loan::LentFor(Purpose::LastResort) => fault,
+            Loan::Lent | Loan::LentFor(Purpose::Kernel) | Loan::Over => Fault::ELSEWHERE,
+        }
     }
 
     /// Ends a stretch before the instruction at `this_rip`: shadows, RF and traps are what they were.

@@ -5,7 +5,7 @@ use riad_cpu::x86::{Activity, VcpuState};
 use riad_cpu::{Nowhere, Vcpu, VcpuConfig};
 use riad_memory::{Gpa, GuestMemory};
 
-use super::{Stretch, Undelivered};
+use super::{Purpose, Stretch, Undelivered};
 use crate::{Options, SoftEngine, SoftVcpu, Tier};
 
 const CODE: u64 = 0x1000;
@@ -88,4 +88,39 @@ fn what_was_accepted_is_delivered_first() {
     let after = vcpu.state().unwrap();
     assert_eq!((after.gpr[0], after.rip), (1, CODE + 0x11));
     assert_eq!(memory.read_u32(Gpa(0x8000 - 12)).unwrap(), CODE as u32);
+}
+
+#[test]
+fn kernel_code_is_lent_until_level_3() {
+    // A frame is pushed; IRETD to INC EAX at level 3.
+    let code = [0x6a, 0x23, 0x6a, 0x00, 0x6a, 0x02, 0x6a, 0x1b, 0x68, 0x00, 0x20, 0, 0, 0xcf];
+    let (mut vcpu, memory, mut state) = processor(&code);
+    memory.write(Gpa(0x2000), &[0x40; 8]).unwrap();
+    // Flat code and data of level 3 at 0x18 and 0x20.
+    memory.write_u64(Gpa(0x3000 + 0x18), 0x00cf_fb00_0000_ffff).unwrap();
+    memory.write_u64(Gpa(0x3000 + 0x20), 0x00cf_f300_0000_ffff).unwrap();
+    state.gdtr = riad_cpu::x86::DescriptorTable { base: 0x3000, limit: 0x27 };
+    state.gpr[4] = 0x8000;
+    assert_eq!(vcpu.stand_in_for(Purpose::Kernel, &state, None, 100).unwrap(), Stretch::Done);
+    let after = vcpu.state().unwrap();
+    assert_eq!((after.rip, after.gpr[0], after.segments.ss.dpl()), (0x2000, 0, 3));
+    // Without that it goes on.
+    assert_eq!(vcpu.stand_in(&state, None, 10).unwrap(), Stretch::Done);
+    assert_eq!(vcpu.state().unwrap().gpr[0], 4);
+}
+
+#[test]
+fn what_the_other_processor_may_know_is_left_to_it() {
+    // CPUID; UD2; RDMSR of a register that nobody knows, and of one that tells of the model.
+    let cases = [(0xa2, 0), (0x0b, 0), (0x32, 0x1234), (0x32, 0x48)];
+    for (opcode, number) in cases {
+        let (mut vcpu, _, mut state) = processor(&[0x40, 0x0f, opcode, 0x40]);
+        state.gpr[1] = number;
+        assert_eq!(vcpu.stand_in(&state, None, 100).unwrap(), Stretch::Elsewhere);
+        assert_eq!(vcpu.state().unwrap().rip, CODE + 1);
+    }
+    // Unless it does not know it either: then there is an exception, here without a handler.
+    let (mut vcpu, _, state) = processor(&[0x0f, 0x0b]);
+    let stretch = vcpu.stand_in_for(Purpose::LastResort, &state, None, 1).unwrap();
+    assert_eq!(stretch, Stretch::Shutdown);
 }
