@@ -32,6 +32,9 @@ macro_rules! lender {
             /// Instructions are counted, and the clock goes by them.
             const COUNTS: bool = true;
 
+            /// Instructions are run by the host's own processor.
+            const NATIVE: bool = false;
+
             fn tsc_khz() -> u32 {
                 1_000_000
             }
