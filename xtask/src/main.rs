@@ -39,6 +39,8 @@ cargo xtask COMMAND
        --qemu PROGRAM             (default: Debian's backports, unpacked into the target directory)
        --patience SECONDS         the longest that one run may take (default 3600)
        --skip-native, --skip-qemu, --skip-riad
+  bench exits [OPTION...]         how often processors leave the guest, by kind, for a boot and for loads
+       --riad PROGRAM, --engine ENGINE (default: kvm), --image IMAGE (default: debian)
   deny                            licences and advisories of dependencies (needs cargo-deny)
 ";
 
@@ -68,6 +70,7 @@ fn run(words: &[&str]) -> Result<(), Error> {
         ["fuzz", rest @ ..] => chores::fuzz(rest),
         ["bench", "interp"] => chores::bench_interpreter(),
         ["bench", "cpu", rest @ ..] => bench::cpu(rest),
+        ["bench", "exits", rest @ ..] => bench::exits(rest),
         ["deny"] => chores::deny(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

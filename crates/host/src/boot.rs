@@ -12,7 +12,7 @@ use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
 use riad_vmm::{Console, Ending, Guest, Keyboard, Vm, VmConfig, VsockHandle};
 
 use crate::limits::Limits;
-use crate::timings::{StageTime, Stopwatch};
+use crate::timings::{Counts, StageTime, Stopwatch};
 use crate::watch::{self, News, Teller};
 use crate::{ConsoleTail, Error, Stage, printable};
 
@@ -208,10 +208,10 @@ impl Booted {
         }
     }
 
-    /// Stops the machine dead. Gives how many instructions it retired, if they were counted.
-    pub(crate) fn stop(self) -> Option<u64> {
+    /// Stops the machine dead. Gives what its engine counted.
+    pub(crate) fn stop(self) -> Counts {
         self.vm.pause();
-        self.vm.instructions()
+        Counts { instructions: self.vm.instructions(), exits: self.vm.exits() }
     }
 
     /// The limits it runs under.

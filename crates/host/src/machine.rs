@@ -113,9 +113,9 @@ impl Machine {
     pub fn finish(self) -> Timings {
         let Self { booted, mut watch, control: _ } = self;
         watch.ended(Stage::Command);
-        let instructions = booted.stop();
+        let counts = booted.stop();
         watch.ended(Stage::Teardown);
-        watch.finish(instructions)
+        watch.finish(counts)
     }
 }
 

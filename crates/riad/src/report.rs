@@ -145,6 +145,11 @@ pub(crate) fn table(timings: &Timings) -> String {
         }
         text.push('\n');
     }
+    if !timings.exits.is_empty() {
+        let kinds = timings.exits.iter().filter(|(_, count)| *count != 0);
+        let kinds: Vec<_> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
+        let _ = writeln!(text, "exits: {}", kinds.join(", "));
+    }
     text
 }
 

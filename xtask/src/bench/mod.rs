@@ -6,6 +6,7 @@
 
 mod cpio;
 mod engine;
+mod exits;
 mod guest;
 mod qemu;
 mod report;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::engine::Engine;
+pub(crate) use self::exits::exits;
 use self::guest::Guest;
 use self::qemu::Qemu;
 use self::report::{Load, Report};

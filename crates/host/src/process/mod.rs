@@ -38,7 +38,7 @@ use crate::limits::Limits;
 use crate::machines::{
     Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState,
 };
-use crate::timings::Stopwatch;
+use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, images};
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
@@ -223,7 +223,7 @@ fn one(
         Err(error) => return Err(error),
     };
     booted.account(&mut watch);
-    shared.running(&watch.finish(None).stages);
+    shared.running(&watch.finish(Counts::default()).stages);
     settle::begin(shared, after.grown, after.boot)?;
     booted.serve(&mut || shared.stopping())
 }
