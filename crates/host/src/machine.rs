@@ -8,7 +8,7 @@ use std::time::Instant;
 use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, control};
 use riad_disk::{Disk, Overlay, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{CpuModel, EngineKind, Guest, VmConfig, choose_engine};
 
 use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
@@ -27,6 +27,8 @@ pub struct MachineOptions {
     pub memory: u64,
     /// The engine.
     pub engine: EngineKind,
+    /// Whose features it shows.
+    pub cpu: CpuModel,
     /// Bytes of translated code that a software engine keeps.
     pub code_cache: u64,
     /// A kernel in place of the image's.
@@ -64,6 +66,7 @@ impl Machine {
             cpus: options.cpus,
             memory: options.memory,
             engine,
+            cpu: options.cpu,
             code_cache: options.code_cache,
             ..VmConfig::default()
         };

@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use riad_host::images::ImageOptions;
 use riad_host::{ImageRef, Size, SizeError};
-use riad_vmm::{EngineKind, MAX_CPUS, VmConfig};
+use riad_vmm::{CpuModel, EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
@@ -186,6 +186,11 @@ pub(crate) struct Hardware {
     /// What runs the guest
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = Engines)]
     pub(crate) engine: EngineKind,
+
+    /// Whose features the processors show: riad-v1, the same on every computer, or host, this one's
+    /// own, for which it takes --engine kvm; what is saved is tied to it then
+    #[arg(long, value_name = "MODEL", default_value = "riad-v1", value_parser = CpuModel::from_str)]
+    pub(crate) cpu: CpuModel,
 
     /// Memory for translated code, 1M to 1G, besides the guest's own; `soft` uses it
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = code_cache)]

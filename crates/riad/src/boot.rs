@@ -31,11 +31,12 @@ enum Over {
 
 pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
     let BootArgs { kernel, initrd, append, disk, hardware, no_debug_exit } = args;
-    let Hardware { cpus, memory, engine, code_cache } = hardware;
+    let Hardware { cpus, memory, engine, cpu, code_cache } = hardware;
     let config = VmConfig {
         cpus: cpus.unwrap_or(1),
         memory: memory.0,
         engine,
+        cpu,
         code_cache: code_cache.0,
         disks: disks(&disk)?,
         vsock: false,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use riad_host::images::find_or_build;
 use riad_host::machines::{Boot, Folder, Machines, Name, NewMachine};
 use riad_host::{Error, ImageOptions, ImageRef, default_cpus};
-use riad_vmm::{EngineKind, VmConfig};
+use riad_vmm::{CpuModel, EngineKind, VmConfig};
 
 use crate::args::{CreateArgs, Hardware};
 use crate::report::Failure;
@@ -14,12 +14,13 @@ use crate::status::Status;
 
 pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
     let CreateArgs { name, image, hardware, disk, boot, sources } = args;
-    let Hardware { cpus, memory, engine, code_cache } = hardware;
+    let Hardware { cpus, memory, engine, cpu, code_cache } = hardware;
     let new = NewMachine {
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
         memory: memory.0,
         disk: disk.map(|size| size.0),
         engine: (engine, code_cache.0),
+        cpu,
         boot,
     };
     let signals = Signals::watch()?;
@@ -35,6 +36,7 @@ pub(crate) fn make_default(name: &Name, signals: Signals) -> Result<Folder, Fail
         memory: 1 << 30,
         disk: None,
         engine: (EngineKind::Auto, VmConfig::DEFAULT_CODE_CACHE),
+        cpu: CpuModel::Riad,
         boot: Boot::Auto,
     };
     let image = ImageOptions::new(ImageRef::Debian { suite: None });
@@ -53,8 +55,14 @@ fn make(
     // What was typed wrong is said before anything is built.
     machines.check_free(name)?;
     let (engine, code_cache) = new.engine;
-    let config =
-        VmConfig { cpus: new.cpus, memory: new.memory, engine, code_cache, ..VmConfig::default() };
+    let config = VmConfig {
+        cpus: new.cpus,
+        memory: new.memory,
+        engine,
+        cpu: new.cpu,
+        code_cache,
+        ..VmConfig::default()
+    };
     config.check().map_err(Error::Vm)?;
     let mut status = Status::new(signals, &image.reference.to_string(), false);
     let image = find_or_build(image, &mut status)?;

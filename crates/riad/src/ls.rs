@@ -25,6 +25,8 @@ struct Row {
     disk_used_bytes: Option<u64>,
     /// The engine asked for.
     engine: Option<&'static str>,
+    /// Whose features the processors show.
+    cpu: Option<&'static str>,
     boot: Option<&'static str>,
     protected: Option<bool>,
     /// Seconds since the Unix epoch.
@@ -59,6 +61,7 @@ impl Row {
             disk_bytes: config.map(|config| config.disk),
             disk_used_bytes: disk.map(|disk| disk.allocated),
             engine: config.map(|config| config.engine.name()),
+            cpu: config.map(|config| config.cpu.name()),
             boot: config.map(|config| config.boot.name()),
             protected: config.map(|config| config.protected),
             created: config.map(|config| config.created),
@@ -152,6 +155,7 @@ fn page(row: &Row) -> String {
     line("disk", size(row.disk_bytes));
     line("disk used", size(row.disk_used_bytes));
     line("engine", row.engine.map(str::to_owned));
+    line("processor model", row.cpu.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
     line("protected", row.protected.filter(|is| *is).map(|_| "yes".to_owned()));
     line("created", row.created.map(ago));

@@ -19,7 +19,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Failure> {
     let RunArgs {
         image,
-        hardware: Hardware { cpus, memory, engine, code_cache },
+        hardware: Hardware { cpus, memory, engine, cpu, code_cache },
         conditions,
         console,
         timings,
@@ -38,6 +38,7 @@ pub(crate) fn run(
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
         memory: memory.0,
         engine,
+        cpu,
         code_cache: code_cache.0,
         kernel,
         initrd,

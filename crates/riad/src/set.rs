@@ -43,6 +43,7 @@ fn changed(old: &MachineConfig, args: &SetArgs, folder: &Folder) -> Result<Machi
         memory: args.memory.map_or(old.memory, |size| size.0),
         disk: args.disk.map_or(old.disk, |size| size.0),
         engine: args.engine.unwrap_or(old.engine),
+        cpu: args.cpu.unwrap_or(old.cpu),
         code_cache: args.code_cache.map_or(old.code_cache, |size| size.0),
         boot: args.boot.unwrap_or(old.boot),
         protected: args.protect.unwrap_or(old.protected),
@@ -52,6 +53,7 @@ fn changed(old: &MachineConfig, args: &SetArgs, folder: &Folder) -> Result<Machi
         cpus: new.cpus,
         memory: new.memory,
         engine: new.engine,
+        cpu: new.cpu,
         code_cache: new.code_cache,
         ..VmConfig::default()
     };
@@ -69,6 +71,7 @@ fn changes(old: &MachineConfig, new: &MachineConfig, is_alive: bool) -> Vec<Chan
         ("memory", size(old.memory), size(new.memory), hardware),
         ("disk", size(old.disk), size(new.disk), hardware),
         ("engine", old.engine.to_string(), new.engine.to_string(), hardware),
+        ("cpu", old.cpu.to_string(), new.cpu.to_string(), hardware),
         ("code-cache", size(old.code_cache), size(new.code_cache), hardware),
         ("boot", old.boot.to_string(), new.boot.to_string(), hardware),
         ("protect", protection(old.protected), protection(new.protected), "now"),

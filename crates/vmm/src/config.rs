@@ -7,7 +7,7 @@ use riad_cpu_soft::options;
 use riad_disk::Disk;
 use serde::{Deserialize, Serialize};
 
-use crate::MAX_CPUS;
+use crate::{CpuModel, MAX_CPUS};
 
 /// Which processor runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,6 +128,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Which processor.
     pub engine: EngineKind,
+    /// Whose features it sees.
+    pub cpu: CpuModel,
     /// Bytes of translated code that the software processors keep, in [`CODE_CACHE`](Self::CODE_CACHE);
     /// values outside are moved into it. Engines that translate nothing take no notice.
     pub code_cache: u64,
@@ -153,6 +155,7 @@ impl Default for VmConfig {
             cpus: 1,
             memory: 512 << 20,
             engine: EngineKind::Auto,
+            cpu: CpuModel::Riad,
             code_cache: Self::DEFAULT_CODE_CACHE,
             disks: Vec::new(),
             vsock: false,

@@ -10,15 +10,18 @@
 
 mod config;
 mod console;
+mod cpu_model;
 mod engine;
 mod error;
 mod functions;
+mod host_memory;
 mod measure;
 mod snapshot;
 mod vm;
 
 pub use config::{Disks, EngineKind, Guest, VmConfig};
 pub use console::{Console, ConsoleLine};
+pub use cpu_model::CpuModel;
 pub use engine::choose as choose_engine;
 pub use error::Error;
 pub use measure::{Measured, Speed, measured};

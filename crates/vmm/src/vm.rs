@@ -17,8 +17,9 @@ use riad_memory::{Gatherer, GuestMemory};
 
 use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
+use crate::host_memory;
 use crate::snapshot::Snapshot;
-use crate::{Console, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
+use crate::{Console, CpuModel, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +105,8 @@ impl Keyboard {
 pub struct Vm {
     engine: Arc<dyn Engine>,
     tsc_khz: u32,
+    /// What CPUID answers, when that is the host's own.
+    host_cpu: Option<Vec<[u32; 6]>>,
     pc: Arc<Pc>,
     memory: GuestMemory,
     /// Works until the machine is dropped.
@@ -217,8 +220,12 @@ impl Vm {
         clock.pause();
         let cpus = snapshot.as_ref().map_or(config.cpus, |s| s.pc.config.cpus);
         let shared: Arc<dyn Clock> = clock.clone();
-        let wanted = Wanted::new(config, snapshot.as_ref().map(|snapshot| snapshot.tsc_khz));
-        let Made { engine, tsc_khz } = crate::engine::make(wanted, memory.clone(), shared, cpus)?;
+        let wanted = Wanted::new(config, snapshot.as_ref());
+        let Made { engine, tsc_khz, host_cpu } =
+            crate::engine::make(wanted, memory.clone(), shared, cpus)?;
+        if let Some(snapshot) = &snapshot {
+            snapshot.check_host(host_cpu.as_ref())?;
+        }
         // As the clock does.
         engine.pause();
         // Two: the guest's own word, and a processor's that failed because of it.
@@ -252,6 +259,7 @@ impl Vm {
         let mut vm = Self {
             engine,
             tsc_khz,
+            host_cpu,
             pc,
             _gatherer: Gatherer::new(&memory),
             memory,
@@ -415,6 +423,8 @@ impl Vm {
             vcpus: vcpus?,
             clock: self.clock.save(),
             tsc_khz: self.tsc_khz,
+            cpu: if self.host_cpu.is_some() { CpuModel::Host } else { CpuModel::Riad },
+            host_cpu: self.host_cpu.clone(),
         })
     }
 
@@ -458,7 +468,9 @@ fn check(config: &VmConfig) -> Result<AddressMap, Error> {
     if config.cpus == 0 || config.cpus > MAX_CPUS {
         return Err(Error::Cpus(config.cpus));
     }
-    Ok(AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?)
+    let map = AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?;
+    host_memory::check(config.memory, host_memory::total())?;
+    Ok(map)
 }
 
 impl VmConfig {
@@ -467,7 +479,8 @@ impl VmConfig {
     /// # Errors
     /// When no machine can be built to it on this host.
     pub fn check(&self) -> Result<(), Error> {
-        crate::engine::choose(self.engine)?;
+        let engine = crate::engine::choose(self.engine)?;
+        crate::engine::check_model(engine, self.cpu)?;
         check(self).map(drop)
     }
 }

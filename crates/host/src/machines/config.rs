@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use riad_vmm::EngineKind;
+use riad_vmm::{CpuModel, EngineKind};
 use serde::{Deserialize, Serialize};
 
 use super::files::Versioned;
@@ -27,6 +27,9 @@ pub struct MachineConfig {
     pub disk: u64,
     /// What runs it.
     pub engine: EngineKind,
+    /// Whose features its processors show.
+    #[serde(default)]
+    pub cpu: CpuModel,
     /// Bytes of translated code that a software engine keeps.
     pub code_cache: u64,
     /// What its process 1 is.

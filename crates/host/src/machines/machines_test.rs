@@ -1,6 +1,6 @@
 use std::os::unix::fs::symlink;
 
-use riad_vmm::EngineKind;
+use riad_vmm::{CpuModel, EngineKind};
 
 use super::*;
 use crate::machines::config::new_id;
@@ -28,6 +28,7 @@ fn make(machines: &Machines, text: &str) -> Folder {
         memory: 1 << 30,
         disk: 1 << 20,
         engine: EngineKind::Auto,
+        cpu: CpuModel::Riad,
         code_cache: 64 << 20,
         boot: Boot::Auto,
         protected: false,

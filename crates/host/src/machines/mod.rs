@@ -69,6 +69,8 @@ pub struct NewMachine {
     pub disk: Option<u64>,
     /// The engine, and the bytes of translated code it keeps.
     pub engine: (riad_vmm::EngineKind, u64),
+    /// Whose features its processors show.
+    pub cpu: riad_vmm::CpuModel,
     /// What its process 1 is.
     pub boot: Boot,
 }
@@ -181,6 +183,7 @@ impl Machines {
             memory: new.memory,
             disk,
             engine: new.engine.0,
+            cpu: new.cpu,
             code_cache: new.engine.1,
             boot: new.boot,
             protected: false,

@@ -192,6 +192,7 @@ fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<Layer>) -> V
         cpus: config.cpus,
         memory: config.memory,
         engine,
+        cpu: config.cpu,
         code_cache: config.code_cache,
         disks: vec![Arc::clone(disk) as Arc<dyn Disk>],
         ..VmConfig::default()

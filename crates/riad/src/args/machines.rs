@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args};
 use riad_host::machines::{Boot, Name};
 use riad_host::{ImageRef, Size};
-use riad_vmm::EngineKind;
+use riad_vmm::{CpuModel, EngineKind};
 
 use super::{Conditions, Engines, Hardware, Sources, code_cache, cpus};
 
@@ -230,6 +230,10 @@ pub(crate) struct SetArgs {
     /// What runs it
     #[arg(long, value_name = "ENGINE", value_parser = Engines)]
     pub(crate) engine: Option<EngineKind>,
+
+    /// Whose features its processors show: riad-v1 or host
+    #[arg(long, value_name = "MODEL", value_parser = CpuModel::from_str)]
+    pub(crate) cpu: Option<CpuModel>,
 
     /// Memory for translated code, 1M to 1G
     #[arg(long, value_name = "SIZE", value_parser = code_cache)]
