@@ -9,6 +9,7 @@ mod faults;
 mod harness;
 mod home;
 mod images;
+mod kvm;
 mod lifetime;
 mod machines;
 mod state;
