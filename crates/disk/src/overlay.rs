@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -45,8 +46,9 @@ pub struct Overlay {
     delta: File,
     /// Where the disk begins in the delta, in bytes.
     origin: u64,
-    /// Size of the disk in bytes. What is past the base's end reads as zeros until it is written.
-    size: u64,
+    /// Size of the disk in bytes, which only grows. What is past the base's end reads as zeros until
+    /// it is written.
+    size: AtomicU64,
     /// Held for reading by accesses that leave it as it is, and for writing by those that bring
     /// clusters into the delta, over their whole length: what they copy must not change meanwhile.
     map: RwLock<Bitmap>,
@@ -104,7 +106,21 @@ impl Overlay {
         size: u64,
     ) -> Result<Self, Error> {
         delta.set_len(origin + size).map_err(|source| Error::io("resize", &name, source))?;
+        let size = AtomicU64::new(size);
         Ok(Self { base, name, delta, origin, size, map: RwLock::new(map) })
+    }
+
+    /// Makes the disk larger, while it is in use. What is new reads as zeros.
+    pub(crate) fn grow(&self, size: u64) -> Result<(), Error> {
+        let mut map = self.map();
+        if size <= self.size() {
+            return Ok(());
+        }
+        self.delta.set_len(self.origin + size).map_err(self.error("grow"))?;
+        map.extend(size.div_ceil(CLUSTER_SIZE)).map_err(self.error("grow"))?;
+        // Nobody reaches what the map does not have yet.
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 
     /// Which clusters are in the delta, for whoever makes that durable. Nothing is written
@@ -121,7 +137,7 @@ impl Overlay {
     pub fn save(&self, delta: &File) -> Result<OverlayState, Error> {
         let Self { base: _, name: _, delta: from, origin, size, map } = self;
         let map = map.read().unwrap_or_else(PoisonError::into_inner);
-        let size = *size;
+        let size = size.load(Ordering::Acquire);
         delta.set_len(size).map_err(self.error("save"))?;
         let written: Vec<Range<u64>> = map.runs(0..map.len()).filter_map(|run| run.set()).collect();
         let mut buf = vec![0; 64 * CLUSTER];
@@ -164,7 +180,7 @@ impl Overlay {
     /// of the disk and inside the cluster.
     fn copy_around(&self, cluster: u64, keep: Range<u64>) -> Result<(), Error> {
         let start = cluster * CLUSTER_SIZE;
-        let end = (start + CLUSTER_SIZE).min(self.size);
+        let end = (start + CLUSTER_SIZE).min(self.size());
         let mut buf = [0; CLUSTER];
         for part in [start..keep.start, keep.end..end] {
             let len = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(0);
@@ -201,7 +217,7 @@ impl Overlay {
         let (first, last) = (clusters.start, clusters.end - 1);
         for cluster in [Some(first), (last != first).then_some(last)].into_iter().flatten() {
             let start = cluster * CLUSTER_SIZE;
-            let stop = (start + CLUSTER_SIZE).min(self.size);
+            let stop = (start + CLUSTER_SIZE).min(self.size());
             let keep = offset.max(start)..end.min(stop);
             if keep != (start..stop) && !map.all(cluster..cluster + 1) {
                 self.copy_around(cluster, keep)?;
@@ -234,7 +250,7 @@ impl Disk for Overlay {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     fn read_only(&self) -> bool {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use riad_clock::{Clock, HostClock};
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
+use riad_devices::virtio::blk::BlkHandle;
 use riad_devices::virtio::console::ConsoleHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
@@ -18,7 +19,9 @@ use riad_memory::{Gatherer, GuestMemory};
 use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
 use crate::host_memory;
+use crate::meter::Meter;
 use crate::snapshot::Snapshot;
+use crate::sys::ThreadClock;
 use crate::{Console, CpuModel, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
 
 /// How a machine ended.
@@ -122,6 +125,8 @@ pub struct Vm {
     vsock: Option<VsockHandle>,
     console: Console,
     virtio_console: Option<ConsoleHandle>,
+    meter: Meter,
+    disks: Vec<BlkHandle>,
 }
 
 /// What the guest's own word about its end sets off: it is passed on, and the processors stop.
@@ -238,7 +243,7 @@ impl Vm {
             control: Arc::clone(&control),
             handles: Arc::clone(&known),
         });
-        let Functions { functions, vsock, virtio_console } = match &snapshot {
+        let Functions { functions, vsock, virtio_console, disks } = match &snapshot {
             Some(snapshot) => Functions::restore(&config.disks, snapshot, console)?,
             None => Functions::new(config, console)?,
         };
@@ -256,6 +261,7 @@ impl Vm {
         }
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
+        let meter = Meter::new(cpus, disks.clone(), Arc::clone(&clock));
         let mut vm = Self {
             engine,
             tsc_khz,
@@ -273,6 +279,8 @@ impl Vm {
             vsock,
             console: console.clone(),
             virtio_console,
+            meter,
+            disks,
         };
         let timers = Arc::clone(vm.pc.timers());
         vm.spawn("timers", move || timers.run())?;
@@ -286,7 +294,9 @@ impl Vm {
             let vcpu = Arc::new(Mutex::new(vcpu));
             self.vcpus.push(Arc::clone(&vcpu));
             let (control, sender) = (Arc::clone(&self.control), sender.clone());
+            let meter = self.meter.clone();
             self.spawn(&format!("vcpu{id}"), move || {
+                meter.vcpu_runs_here(id, ThreadClock::of_this_thread());
                 run_vcpu(id as u32, &vcpu, &control, &sender)
             })?;
         }
@@ -355,6 +365,18 @@ impl Vm {
     #[must_use]
     pub fn exits(&self) -> Vec<(&'static str, u64)> {
         self.engine.exits()
+    }
+
+    /// What it uses, to be read at any time and from any thread.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// The host's ends of its disks, in their order.
+    #[must_use]
+    pub fn disks(&self) -> &[BlkHandle] {
+        &self.disks
     }
 
     /// Guest time since power-on, nanoseconds.

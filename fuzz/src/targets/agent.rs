@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use riad_agent::client::{Events, SessionIo, run_session};
 use riad_agent::protocol::{
-    BootTimes, Decoder, ExecRequest, Failure, FailureKind, Hello, MAX_TEXT, OutputStream,
-    ShutdownMode, ToGuest, ToHost, TtyRequest,
+    BootTimes, Decoder, ExecRequest, Failure, FailureKind, FileSystem, Hello, MAX_TEXT, Measures,
+    OutputStream, ShutdownMode, ToGuest, ToHost, TtyRequest,
 };
 
 use super::Target;
@@ -183,6 +183,11 @@ fn said() -> Vec<Vec<ToHost<'static>>> {
         vec![ToHost::Failed(failure)],
         vec![ToHost::Error { message: "what?".to_owned() }],
         vec![ToHost::Hello(Hello { version: 1, agent: "0.1.0".to_owned(), times })],
+        vec![ToHost::Measures(Measures {
+            memory_total: 1 << 30,
+            file_systems: vec![FileSystem { mounted_on: "/".to_owned(), ..Default::default() }],
+            ..Measures::default()
+        })],
     ]
 }
 
@@ -229,8 +234,9 @@ fn host_seeds() -> Vec<Vec<u8>> {
             ToGuest::Close { stream: OutputStream::Stdout },
         ],
         &[
-            ToGuest::Welcome { version: 1 },
+            ToGuest::Welcome { version: 2 },
             ToGuest::SetTime { unix_nanos: 5 },
+            ToGuest::Measure,
             ToGuest::Shutdown { mode: ShutdownMode::Reboot },
         ],
     ];

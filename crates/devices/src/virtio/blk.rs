@@ -18,6 +18,11 @@ use super::{
 };
 use crate::pci::lock;
 
+mod counters;
+mod handle;
+pub use counters::{BlkCounters, BlkCounts};
+pub use handle::BlkHandle;
+
 /// The most bytes moved at a time.
 pub const PIECE: usize = 1 << 20;
 /// Bytes of a serial number.
@@ -70,6 +75,7 @@ enum Status {
 pub struct Blk {
     disk: Arc<dyn Disk>,
     serial: [u8; SERIAL_LEN],
+    handle: BlkHandle,
     worker: Option<Worker<Work>>,
 }
 
@@ -102,7 +108,7 @@ impl Blk {
         for (byte, given) in bytes.iter_mut().zip(serial.bytes()) {
             *byte = given;
         }
-        Self { disk, serial: bytes, worker: None }
+        Self { disk, serial: bytes, handle: BlkHandle::default(), worker: None }
     }
 
     /// A device as saved, in front of the disk it had.
@@ -115,7 +121,13 @@ impl Blk {
         if given != saved {
             return Err(WrongDisk { saved, given });
         }
-        Ok(Self { disk, serial, worker: None })
+        Ok(Self { disk, serial, handle: BlkHandle::default(), worker: None })
+    }
+
+    /// The host's end of it.
+    #[must_use]
+    pub fn handle(&self) -> BlkHandle {
+        self.handle.clone()
     }
 }
 
@@ -165,10 +177,12 @@ impl VirtioDevice for Blk {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        self.handle.attach(Some(Arc::clone(&activation.interrupt)));
         let Some(queue) = activation.queue(usize::from(QUEUE)) else { return Ok(()) };
         let work = Work {
             server: Server {
                 disk: Arc::clone(&self.disk),
+                handle: self.handle.clone(),
                 serial: self.serial,
                 write_through: !activation.has(feature::FLUSH),
                 memory: activation.memory,
@@ -189,6 +203,7 @@ impl VirtioDevice for Blk {
     }
 
     fn reset(&mut self) {
+        self.handle.attach(None);
         self.worker = None;
     }
 
@@ -205,7 +220,7 @@ impl VirtioDevice for Blk {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { disk, serial, worker: _ } = self;
+        let Self { disk, serial, handle: _, worker: _ } = self;
         DeviceState::Blk(BlkState { serial: *serial, sectors: sectors(&**disk) })
     }
 }
@@ -258,6 +273,7 @@ impl Task for Work {
 /// Serves one request at a time.
 struct Server {
     disk: Arc<dyn Disk>,
+    handle: BlkHandle,
     serial: [u8; SERIAL_LEN],
     write_through: bool,
     memory: riad_memory::GuestMemory,
@@ -307,7 +323,9 @@ impl Server {
     ) -> Status {
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
-        match u32::from_le_bytes([t0, t1, t2, t3]) {
+        let kind = u32::from_le_bytes([t0, t1, t2, t3]);
+        let bytes = if kind == request::OUT { reader.remaining() } else { data_len };
+        let status = match kind {
             request::IN => self.read(sector, writer, data_len),
             request::OUT => self.write(sector, reader),
             request::FLUSH => done(self.disk.flush()),
@@ -320,7 +338,9 @@ impl Server {
                 self.ranges(kind, reader)
             }
             _ => Status::Unsupported,
-        }
+        };
+        self.handle.counters().answered(kind, bytes, status);
+        status
     }
 
     /// Where `len` bytes from `sector` lie, if they are whole sectors of the disk.

@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::virtio::driver_test::{Choices, Guest};
@@ -261,4 +262,80 @@ fn saved_with_requests_waiting_it_serves_them_after_restore() {
     assert_eq!(disk.bytes.lock().unwrap()[5 * 512..6 * 512], [0x77; 512]);
     let (status, data) = ask(&mut again, request::IN, 5, &[], 512);
     assert_eq!((status, data), (OK, vec![0x77; 512]));
+}
+
+#[test]
+fn what_was_served_is_counted_and_what_failed_is_counted_apart() {
+    let device = Blk::new(Arc::new(Ram::new(64)), "");
+    let handle = device.handle();
+    let mut guest =
+        Guest::new(Box::new(device), Choices { features: u64::MAX, ..Choices::default() });
+    assert_eq!(handle.counts(), BlkCounts::default());
+    assert_eq!(ask(&mut guest, request::OUT, 1, &[7; 1024], 0).0, OK);
+    assert_eq!(ask(&mut guest, request::IN, 0, &[], 1536).0, OK);
+    assert_eq!(ask(&mut guest, request::FLUSH, 0, &[], 0).0, OK);
+    assert_eq!(ask(&mut guest, request::DISCARD, 0, &range(0, 8, 0), 0).0, OK);
+    // Past the end, and none that there is.
+    assert_eq!(ask(&mut guest, request::IN, 64, &[], 512).0, IO_ERROR);
+    assert_eq!(ask(&mut guest, 99, 0, &[], 0).0, UNSUPPORTED);
+    let expected = BlkCounts {
+        reads: 1,
+        read_bytes: 1536,
+        writes: 1,
+        written_bytes: 1024,
+        flushes: 1,
+        discards: 1,
+        failures: 2,
+    };
+    assert_eq!(handle.counts(), expected);
+}
+
+#[test]
+fn a_disk_that_grows_is_told_to_the_driver() {
+    let disk = Arc::new(Growing(AtomicU64::new(64 * 512)));
+    let device = Blk::new(disk.clone(), "");
+    let handle = device.handle();
+    assert!(!handle.resized(), "nobody drives it yet");
+    let mut guest =
+        Guest::new(Box::new(device), Choices { features: u64::MAX, ..Choices::default() });
+    let generation = guest.read16(0x14) >> 8;
+    disk.0.store(128 * 512, Ordering::Relaxed);
+    assert!(handle.resized());
+    assert_ne!(guest.read16(0x14) >> 8, generation);
+    assert_eq!(ask(&mut guest, request::FLUSH, 0, &[], 0).0, OK);
+}
+
+/// A disk of zeros whose size changes.
+#[derive(Debug)]
+struct Growing(AtomicU64);
+
+impl Disk for Growing {
+    fn size(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _: u64, buf: &mut [u8]) -> Result<(), riad_disk::Error> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
 }
