@@ -5,6 +5,7 @@ mod board;
 mod control;
 mod cpu;
 mod deb;
+mod disk;
 mod index;
 mod kernel;
 mod translate;
@@ -41,6 +42,7 @@ pub static TARGETS: &[Target] = &[
     index::VERSIONS,
     index::SOURCES,
     deb::DEB,
+    disk::DISK,
     agent::GUEST_SAYS,
     agent::HOST_SAYS,
     agent::SESSION,
