@@ -9,7 +9,7 @@ use riad_agent::client::{
     run_session,
 };
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
-use riad_vmm::{Console, Ending, Guest, Keyboard, Vm, VmConfig, VsockHandle};
+use riad_vmm::{BlkHandle, Console, Ending, Guest, Keyboard, Meter, Vm, VmConfig, VsockHandle};
 
 use crate::limits::Limits;
 use crate::timings::{Counts, StageTime, Stopwatch};
@@ -247,6 +247,16 @@ impl Booting {
     /// The way to type on its console.
     pub(crate) fn keyboard(&self) -> Keyboard {
         self.vm.keyboard()
+    }
+
+    /// What it uses.
+    pub(crate) fn meter(&self) -> Meter {
+        self.vm.meter()
+    }
+
+    /// The host's end of its root disk.
+    pub(crate) fn root_disk(&self) -> Option<BlkHandle> {
+        self.vm.disks().first().cloned()
     }
 
     /// Its console.

@@ -5,6 +5,8 @@
 //!   to an agent that answers, [`Machine::run`] runs a command in it.
 //! * [`machines`] are the named machines of this user: a folder each. [`process`] is the process that
 //!   each of them has while it runs, and the way to talk to it.
+//! * [`journal`] is the record of what happened to them.
+//! * [`invoker`] is who runs Riad, whom new machines are made to fit.
 //! * [`mod@copy`] moves files into a running machine and out of it.
 //! * [`images`] finds, builds, lists and removes images. Building boots a machine of ours to run the
 //!   packages' own scripts, in `configure.rs`.
@@ -30,6 +32,8 @@ pub mod copy;
 pub mod doctor;
 mod error;
 pub mod images;
+pub mod invoker;
+pub mod journal;
 mod kernel;
 mod limits;
 mod machine;
@@ -49,7 +53,7 @@ pub use kernel::{Kernel, open_disk, start_error};
 pub use machine::{Machine, MachineOptions};
 pub use printable::printable;
 pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo, control};
-pub use riad_agent::protocol::TtyRequest;
+pub use riad_agent::protocol::{FileSystem, Measures, TtyRequest};
 pub use size::{Size, SizeError};
 pub use stage::{Observer, Stage};
 pub use timings::{StageTime, Timings};

@@ -23,6 +23,8 @@ pub enum Stage {
     Userland,
     /// The agent introduces itself.
     Agent,
+    /// A named machine's guest is made to fit its user: at its first start.
+    Setup,
     /// A named machine is in use.
     Running,
     /// The user's command runs.
@@ -42,6 +44,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Userland => "userland",
             Self::Agent => "agent",
+            Self::Setup => "setup",
             Self::Running => "running",
             Self::Command => "command",
             Self::Teardown => "teardown",

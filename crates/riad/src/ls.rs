@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use riad_host::machines::{Folder, MachineError, Machines, RunState, State};
+use riad_host::machines::{Folder, MachineError, Machines, RunState, Script, State};
 use riad_host::{Size, printable};
 use serde::Serialize;
 
@@ -29,6 +29,10 @@ struct Row {
     cpu: Option<&'static str>,
     boot: Option<&'static str>,
     protected: Option<bool>,
+    /// Who runs commands in it when nobody is named, once it has been started; null is root.
+    user: Option<String>,
+    /// Its provisioning scripts, and how they went.
+    provision: Vec<Script>,
     /// Seconds since the Unix epoch.
     created: Option<u64>,
     folder: String,
@@ -64,6 +68,8 @@ impl Row {
             cpu: config.map(|config| config.cpu.name()),
             boot: config.map(|config| config.boot.name()),
             protected: config.map(|config| config.protected),
+            user: folder.user().unwrap_or_default(),
+            provision: folder.provisioning().map(|state| state.scripts).unwrap_or_default(),
             created: config.map(|config| config.created),
             folder: folder.path().display().to_string(),
             pid: run.as_ref().filter(|_| state.is_some_and(State::is_alive)).map(|run| run.pid),
@@ -140,6 +146,12 @@ fn confined(by: &[String]) -> String {
     if by.is_empty() { "nothing: this kernel cannot".to_owned() } else { by.join(", ") }
 }
 
+fn provisioning(scripts: &[Script]) -> Option<String> {
+    let scripts: Vec<_> =
+        scripts.iter().map(|s| format!("{} {}", printable(&s.name), s.state.name())).collect();
+    (!scripts.is_empty()).then(|| scripts.join(", "))
+}
+
 fn page(row: &Row) -> String {
     let mut lines: Vec<[String; 2]> = Vec::new();
     let mut line = |key: &str, value: Option<String>| {
@@ -158,6 +170,8 @@ fn page(row: &Row) -> String {
     line("processor model", row.cpu.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
     line("protected", row.protected.filter(|is| *is).map(|_| "yes".to_owned()));
+    line("user", row.user.as_deref().map(printable));
+    line("provisioning", provisioning(&row.provision));
     line("created", row.created.map(ago));
     line("folder", Some(row.folder.clone()));
     line("process", row.pid.map(|pid| pid.to_string()));

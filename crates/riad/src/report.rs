@@ -92,7 +92,7 @@ fn sentence(error: &Error) -> String {
 }
 
 /// A value for programs.
-fn json(value: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);
     Ok(text.map_err(|error| Failure::Own(error.to_string()))? + "\n")
 }

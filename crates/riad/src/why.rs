@@ -60,6 +60,9 @@ fn page(why: &Why) -> String {
             word => writeln!(text, "\nIts init system says: {}.", printable(word)),
         };
     }
+    for warning in &run.warnings {
+        let _ = writeln!(text, "\nWarning: {}.", printable(warning).trim_end_matches('.'));
+    }
     match (state, &run.ended) {
         (State::Killed, _) => {
             let _ = writeln!(

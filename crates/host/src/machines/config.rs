@@ -6,6 +6,7 @@ use std::str::FromStr;
 use riad_vmm::{CpuModel, EngineKind};
 use serde::{Deserialize, Serialize};
 
+use super::GuestSetup;
 use super::files::Versioned;
 
 /// What a machine is. Fields are only ever added, with a default for files that lack them.
@@ -38,6 +39,9 @@ pub struct MachineConfig {
     /// Whether it may not be deleted.
     #[serde(default)]
     pub protected: bool,
+    /// What its guest is made to fit, at its next start.
+    #[serde(default)]
+    pub guest: GuestSetup,
 }
 
 /// The image that a machine stands on.

@@ -35,6 +35,9 @@ pub struct RunState {
     /// What the host's kernel confines the process by: see `process/confine`.
     #[serde(default)]
     pub confined: Vec<String>,
+    /// What did not go as it should, and is no reason to be off.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// How it ended, when it has.
     #[serde(default)]
     pub ended: Option<Ended>,

@@ -13,12 +13,16 @@ mod client;
 mod confine;
 pub mod control;
 mod fds;
+mod grow;
 mod launch;
+mod provision;
 mod server;
 mod settle;
+mod setup;
 mod shared;
 mod sys;
 mod tap;
+mod vitals;
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -31,17 +35,20 @@ use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
 
 pub use client::{Connection, News};
 pub use launch::{Started, start};
+pub use vitals::{DiskVitals, Vitals};
 
 use crate::boot::{Booting, Over};
+use crate::journal::Own;
 use crate::kernel::read;
 use crate::limits::Limits;
 use crate::machines::{
-    Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState,
+    Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState, SetupDone,
 };
 use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, images};
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
+use vitals::Gauges;
 
 /// Is a machine's process, from its beginning to its end. News of the start go to `birth`.
 ///
@@ -58,6 +65,8 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     let config = folder.config()?;
     let [console_log, _] = folder.console_logs();
     let tap = Tap::new(console_log.clone()).map_err(MachineError::io("write", &console_log))?;
+    let gauges = Gauges::open(began);
+    let journal = Own::open(folder.path(), folder.name().as_str(), &config.id);
     let prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
@@ -78,9 +87,10 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
         stages: Vec::new(),
         system: None,
         confined,
+        warnings: Vec::new(),
         ended: None,
     };
-    let shared = Shared::new(folder, tap, state);
+    let shared = Shared::new(folder, tap, gauges, journal, state);
     let told = {
         let shared = shared.clone();
         let is_born = |state: &RunState| state.phase != Phase::Starting;
@@ -147,6 +157,7 @@ fn run(
     let Prepared { engine, image, initrd, listener } = prepared;
     let mut watch = Stopwatch::new(began);
     server::serve_all(listener, shared)
+        .and_then(|()| provision::serve(shared))
         .map_err(|source| Error::Host { what: "a thread", source })?;
     let limits = Limits::new(engine);
     watch.ended(Stage::Start);
@@ -154,18 +165,25 @@ fn run(
     let rootfs = image.rootfs();
     let base_size = std::fs::metadata(&rootfs).map_err(MachineError::io("read", &rootfs))?.len();
     // The file system is as large as the image made it, until it is told of more.
-    let after = After { grown: config.disk > base_size, boot: config.boot };
+    let grown = config.disk > base_size;
     let base = Arc::new(RawDisk::open(&rootfs, true)?);
     let path = shared.folder().disk_path();
     if Layer::info(&path)?.size < config.disk {
         Layer::grow(&path, config.disk)?;
     }
     let disk = Arc::new(Layer::open(&path, base)?);
+    shared.set_disk(&disk);
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
         let guest = guest(shared.folder().name(), config, &image.kernel(), &initrd, limits)?;
         let hardware = vm_config(config, engine, &disk);
+        let after = After {
+            grown,
+            boot: config.boot,
+            setup: setup::wanted(shared.folder(), config),
+            limits,
+        };
         let result = one(shared, &hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
         disk.flush()?;
@@ -180,11 +198,14 @@ fn run(
 }
 
 /// What there is to do once the agent answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct After {
     /// The disk is larger than the file system that the image has on it.
     grown: bool,
     boot: Boot,
+    /// What the guest is to be made to fit, if it has not been.
+    setup: Option<SetupDone>,
+    limits: Limits,
 }
 
 fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<Layer>) -> VmConfig {
@@ -216,6 +237,8 @@ fn one(
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),
+        meter: booting.meter(),
+        root_disk: booting.root_disk(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {
@@ -224,8 +247,7 @@ fn one(
         Err(error) => return Err(error),
     };
     booted.account(&mut watch);
-    shared.running(&watch.finish(Counts::default()).stages);
-    settle::begin(shared, after.grown, after.boot)?;
+    settle::begin(shared, watch.finish(Counts::default()).stages, after)?;
     booted.serve(&mut || shared.stopping())
 }
 

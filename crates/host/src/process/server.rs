@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::control::{MOST_REQUEST, Order, Reply};
 use super::fds;
+use super::grow;
+use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
 
@@ -91,8 +93,8 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
     match order {
         Order::Status => say(stream, &ok(&shared.state())),
         Order::Session => session(shared, stream),
-        Order::Stop { force } => {
-            shared.stop(force);
+        Order::Stop { force, by } => {
+            shared.stop(force, by);
             say(stream, &ok(&shared.state()))?;
             // Until the process ends, and the connection with it; or whoever waits is gone.
             let _ = reader.read(&mut [0]);
@@ -102,6 +104,14 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
+        }
+        Order::Provision { scripts } => provision(shared, stream, &scripts),
+        Order::Grow { size } => match grow::grow(shared, size) {
+            Ok(note) => say(stream, &Reply::Ok(serde_json::Value::String(note))),
+            Err(error) => say(stream, &Reply::Error(error.to_string())),
+        },
+        Order::Stats => {
+            say(stream, &Reply::Ok(serde_json::to_value(shared.vitals()).unwrap_or_default()))
         }
     }
 }
@@ -129,6 +139,19 @@ pub(super) fn follow(
         if enough(&state) || state.phase == Phase::Ended {
             return Ok(());
         }
+    }
+}
+
+/// Has provisioning scripts run; whoever asked reads in the folder how they go.
+fn provision(shared: &Shared, stream: &UnixStream, scripts: &[String]) -> io::Result<()> {
+    let state = shared.state();
+    let begun = match state.phase {
+        Phase::Running => provision::again(shared, scripts),
+        _ => Err(format!("the machine is not ready: stage '{}'", state.stage)),
+    };
+    match begun {
+        Ok(()) => say(stream, &ok(&state)),
+        Err(sentence) => say(stream, &Reply::Error(sentence)),
     }
 }
 

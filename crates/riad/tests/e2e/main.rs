@@ -6,6 +6,7 @@
 
 mod commands;
 mod faults;
+mod first_start;
 mod harness;
 mod home;
 mod images;
