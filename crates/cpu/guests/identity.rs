@@ -60,7 +60,8 @@ fn cpuid_tells_the_frequency_of_the_time_stamp_counter() {
     let [denominator, numerator, crystal, _] = cpuid(&mut guest, 0x15, 0);
     let frequency = u64::from(crystal) * u64::from(numerator) / u64::from(denominator);
     let wanted = 1000 * u64::from(Lender::tsc_khz());
-    assert!(frequency.abs_diff(wanted) < 1000, "{frequency} Hz, and not {wanted}");
+    // A fraction of small numbers: within two millionths.
+    assert!(frequency.abs_diff(wanted) <= wanted / 500_000, "{frequency} Hz, and not {wanted}");
 }
 
 /// Whether this instruction raises #UD.

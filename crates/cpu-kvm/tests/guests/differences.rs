@@ -87,7 +87,6 @@ const PVM: Differences = &[
     (
         "CPUID shows the host's features at level 0, whatever KVM_SET_CPUID2 was given",
         &[
-            "identity::cpuid_tells_the_frequency_of_the_time_stamp_counter",
             "identity::features_that_cpuid_hides_do_not_exist",
             "identity::lzcnt_and_tzcnt_are_bsr_and_bsf_where_they_do_not_exist",
         ],
@@ -220,6 +219,7 @@ const PVM: Differences = &[
             "v86::an_exception_leaves_virtual_8086_mode_with_all_segments_pushed_and_null",
             "v86::an_interrupt_through_a_gate_to_another_level_is_refused",
             "v86::int3_and_into_are_not_sensitive",
+            "v86::iret_enters_virtual_8086_mode_with_all_segments",
             "v86::popf_in_virtual_8086_mode_keeps_iopl_and_vm",
             "v86::ports_ask_the_bitmap_whatever_iopl_is",
             "v86::protected_mode_instructions_do_not_exist",
@@ -229,8 +229,11 @@ const PVM: Differences = &[
         ],
     ),
     (
-        "a locked operation of 16 bytes is not atomic",
-        &["locks::cmpxchg16b_adds_to_sixteen_bytes_at_once"],
+        "locked operations of 16 bytes, and those across a cache line, are not always atomic",
+        &[
+            "locks::cmpxchg16b_adds_to_sixteen_bytes_at_once",
+            "locks::locks_hold_wherever_the_operand_lies",
+        ],
     ),
     (
         "an emulated instruction takes microseconds, so that these millions take too long",
