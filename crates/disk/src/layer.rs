@@ -252,20 +252,20 @@ impl Disk for Layer {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits that are set from here on are the next flush's.
         let pages = self.overlay.map().take_changed();
-        let written = self.file.sync_data().and_then(|()| {
+        let sync = || self.file.sync_data().map_err(self.error("flush"));
+        let written = sync().and_then(|()| {
             if pages.is_empty() {
                 return Ok(());
             }
             for (number, bytes) in &pages {
                 let at = MAP + *number as u64 * PAGE_BYTES as u64;
-                self.file.write_all_at(bytes, at)?;
+                let written = self.file.write_all_at(bytes, at);
+                // What these bits speak of is durable by now: they can be written later.
+                written.map_err(|source| Error::change("flush", self.name(), source))?;
             }
-            self.file.sync_data()
+            sync()
         });
-        written.map_err(|source| {
-            self.overlay.map().put_back(&pages);
-            self.error("flush")(source)
-        })
+        written.inspect_err(|_| self.overlay.map().put_back(&pages))
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {

@@ -167,6 +167,10 @@ impl Overlay {
         move |source| Error::io(what, &self.name, source)
     }
 
+    fn changing(&self, what: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::change(what, &self.name, source)
+    }
+
     /// Reads from the base, and zeros past its end.
     fn read_base(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         let left = self.base.size().saturating_sub(offset);
@@ -187,7 +191,7 @@ impl Overlay {
             if let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) {
                 self.read_base(part.start, buf)?;
                 let at = self.origin + part.start;
-                self.delta.write_all_at(buf, at).map_err(self.error("write"))?;
+                self.delta.write_all_at(buf, at).map_err(self.changing("write"))?;
             }
         }
         Ok(())
@@ -208,7 +212,7 @@ impl Overlay {
         let clusters = offset / CLUSTER_SIZE..end.div_ceil(CLUSTER_SIZE);
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         if map.all(clusters.clone()) {
-            return change(&self.delta).map_err(self.error(what));
+            return change(&self.delta).map_err(self.changing(what));
         }
         drop(map);
 
@@ -223,7 +227,7 @@ impl Overlay {
                 self.copy_around(cluster, keep)?;
             }
         }
-        change(&self.delta).map_err(self.error(what))?;
+        change(&self.delta).map_err(self.changing(what))?;
         map.set(clusters);
         Ok(())
     }

@@ -8,6 +8,7 @@ mod deb;
 mod disk;
 mod index;
 mod kernel;
+mod qcow2;
 mod translate;
 mod virtio;
 
@@ -43,6 +44,7 @@ pub static TARGETS: &[Target] = &[
     index::SOURCES,
     deb::DEB,
     disk::DISK,
+    qcow2::QCOW2,
     agent::GUEST_SAYS,
     agent::HOST_SAYS,
     agent::SESSION,
