@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use riad_confine::Kind;
+
 use crate::GuestMemory;
 use crate::sys::HUGE_PAGE;
 
@@ -86,8 +88,8 @@ impl Gatherer {
     pub fn new(memory: &GuestMemory) -> Self {
         let memory = memory.clone();
         let here = memory.clone();
-        let thread = std::thread::Builder::new().name("gatherer".to_owned());
-        let thread = thread.spawn(move || while here.gather_next() {}).ok();
+        let gather = move || while here.gather_next() {};
+        let thread = riad_confine::spawn(Kind::Gatherer, "gatherer", gather).ok();
         Self { memory, thread }
     }
 }

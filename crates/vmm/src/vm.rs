@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
+use riad_confine::Kind;
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
 use riad_devices::virtio::blk::BlkHandle;
@@ -283,7 +284,7 @@ impl Vm {
             disks,
         };
         let timers = Arc::clone(vm.pc.timers());
-        vm.spawn("timers", move || timers.run())?;
+        vm.spawn(Kind::Timer, "timers", move || timers.run())?;
         Ok((vm, vcpus))
     }
 
@@ -295,7 +296,7 @@ impl Vm {
             self.vcpus.push(Arc::clone(&vcpu));
             let (control, sender) = (Arc::clone(&self.control), sender.clone());
             let meter = self.meter.clone();
-            self.spawn(&format!("vcpu{id}"), move || {
+            self.spawn(Kind::Vcpu, &format!("vcpu{id}"), move || {
                 meter.vcpu_runs_here(id, ThreadClock::of_this_thread());
                 run_vcpu(id as u32, &vcpu, &control, &sender)
             })?;
@@ -303,10 +304,13 @@ impl Vm {
         Ok(self)
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let thread =
-            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)?;
-        self.threads.push(thread);
+    fn spawn(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Error> {
+        self.threads.push(riad_confine::spawn(kind, name, body).map_err(Error::Thread)?);
         Ok(())
     }
 

@@ -251,9 +251,9 @@ struct Gatherer {
 impl Gatherer {
     fn new(memory: Arc<CodeMemory>) -> Self {
         let (full, segments) = channel::<Range<u32>>();
-        let thread = std::thread::Builder::new().name("code-gatherer".to_owned());
         let gather = move || segments.iter().for_each(|segment| memory.gather(segment));
-        Self { full: Some(full), thread: thread.spawn(gather).ok() }
+        let thread = riad_confine::spawn(riad_confine::Kind::Gatherer, "code-gatherer", gather);
+        Self { full: Some(full), thread: thread.ok() }
     }
 
     /// A segment is full for the first time.
