@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use riad_agent::client::{
     ClientError, ControlEvent, ControlReceiver, ControlSender, Events, SessionEnd, SessionIo,
@@ -11,6 +11,7 @@ use riad_agent::client::{
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
 use riad_vmm::{BlkHandle, Console, Ending, Guest, Keyboard, Meter, Vm, VmConfig, VsockHandle};
 
+use crate::jumps::{Jumps, LOOK};
 use crate::limits::Limits;
 use crate::timings::{Counts, StageTime, Stopwatch};
 use crate::watch::{self, News, Teller};
@@ -79,6 +80,8 @@ impl Booted {
     /// The guest died.
     pub(crate) fn serve(&mut self, stopping: &mut dyn FnMut()) -> Result<Over, Error> {
         let stage = Stage::Running;
+        let began = Instant::now();
+        let mut jumps = Jumps::new(wall(), began.elapsed());
         loop {
             if std::mem::take(&mut self.stop_wanted) {
                 stopping();
@@ -86,7 +89,11 @@ impl Booted {
                     tracing::warn!(%source, "the agent does not take the order to stop");
                 }
             }
-            match self.news.recv() {
+            if jumps.look(wall(), began.elapsed()) {
+                self.tell_time();
+            }
+            match receive(&self.news, Instant::now().checked_add(LOOK)) {
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(News::Ended(Ending::PowerOff)) => return Ok(Over::PoweredOff),
                 Ok(News::Ended(Ending::Reset)) => return Ok(Over::Reset),
                 Ok(News::Unplug) => return Ok(Over::Unplugged),
@@ -95,11 +102,20 @@ impl Booted {
                     return Err(last_words(death, stage, &self.console, &self.news));
                 }
                 Ok(_) => {}
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     let (source, console) = (ClientError::Gone, tail(&self.console));
                     return Err(Error::Agent { stage, source, console });
                 }
             }
+        }
+    }
+
+    /// The host's clock jumped: the guest's is set to it.
+    fn tell_time(&self) {
+        let nanos = u64::try_from(wall().as_nanos()).unwrap_or(u64::MAX);
+        match self.events.set_time(nanos) {
+            Ok(()) => tracing::info!("the host's clock jumped, and the guest's was set to it"),
+            Err(source) => tracing::warn!(%source, "the agent does not take the time"),
         }
     }
 
@@ -320,6 +336,11 @@ impl Booting {
     fn deadline(&self) -> Option<Instant> {
         self.limits.of(self.stage).and_then(|limit| Instant::now().checked_add(limit))
     }
+}
+
+/// The host's wall clock, since the Unix epoch.
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn receive(news: &Receiver<News>, deadline: Option<Instant>) -> Result<News, RecvTimeoutError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, control};
+use riad_confine::{Inherited, Kind, Process};
 use riad_disk::{Disk, Overlay, RawDisk};
 use riad_image::Image;
 use riad_vmm::{CpuModel, EngineKind, Guest, VmConfig, choose_engine};
@@ -14,8 +15,12 @@ use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
 use crate::kernel::read;
 use crate::limits::Limits;
+use crate::room::{self, Room};
 use crate::timings::Stopwatch;
 use crate::{Command, Error, Observer, Stage, Timings, cmdline};
+
+/// Hears what a person should know while a guest runs, a sentence at a time.
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What a machine is made to.
 pub struct MachineOptions {
@@ -39,6 +44,10 @@ pub struct MachineOptions {
     pub append: Option<String>,
     /// Where the serial console is shown.
     pub console: Option<Box<dyn Write + Send>>,
+    /// Who hears of what is wrong and can be helped.
+    pub notice: Notice,
+    /// What the process was started with, which is closed before the guest runs.
+    pub inherited: Option<Inherited>,
 }
 
 /// A machine that runs, with an agent that answers. Dropping it ends it; nothing of it is left.
@@ -49,8 +58,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Finds or builds the image, builds a machine from it, and waits until its agent answers.
-    /// `began` is when the process started, for the timings.
+    /// Finds or builds the image, builds a machine from it, and waits until its agent answers. When
+    /// the machine is about to be built, the process is confined for good ([`riad_confine`]): it can
+    /// open no files afterwards, and the variables of its environment are gone. `began` is when the process started, for the timings.
     ///
     /// # Errors
     /// See [`Error`]. The stage that failed is the last one that `observer` heard of.
@@ -80,8 +90,19 @@ impl Machine {
 
         observer.stage(Stage::Machine);
         let guest = guest(&options, &image, limits)?;
-        config.disks = vec![overlay(&image)?];
+        let notice = options.notice;
+        let told = Box::new(move |why: Option<&_>| notice(&room::sentence(why)));
+        config.disks = vec![Arc::new(Room::new(overlay(&image)?, told))];
         let control = control().map_err(|source| Error::Host { what: "a pipe", source })?;
+        // From here on nothing can be opened; what is needed is.
+        let mut process = Some(Process::new(Kind::Command).kvm(engine == EngineKind::Kvm));
+        let mut inherited = options.inherited;
+        let mut confined = Vec::new();
+        observer.alone(&mut || {
+            inherited.take().map(Inherited::close);
+            confined = process.take().map(Process::confine).unwrap_or_default();
+        });
+        tracing::info!(?confined, "what of its rights the process gave up");
         let booted = Booted::boot(config, &guest, options.console, limits, &mut |stage| {
             if stage == Stage::Kernel {
                 watch.ended(Stage::Machine);

@@ -63,6 +63,10 @@ impl Disk for Observed {
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
         self.disk.write_zeroes(offset, len)
     }
+
+    fn waits_for_room(&self) -> bool {
+        self.disk.waits_for_room()
+    }
 }
 
 /// A disk whose flushes are not carried out: for a disk image that is worth nothing until it is
@@ -101,6 +105,11 @@ impl Disk for Unflushed {
 
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
         self.0.write_zeroes(offset, len)
+    }
+
+    /// Nobody would be told.
+    fn waits_for_room(&self) -> bool {
+        false
     }
 }
 

@@ -64,4 +64,10 @@ pub trait Observer {
     fn stage(&mut self, stage: Stage);
     /// Something happened in the building of an image.
     fn image(&mut self, progress: &Progress);
+    /// The process is about to give up what its machine does not need, which `then` does, once. An
+    /// observer that has threads of its own ends them before, and may start them again afterwards:
+    /// what they do then is confined too.
+    fn alone(&mut self, then: &mut dyn FnMut()) {
+        then();
+    }
 }

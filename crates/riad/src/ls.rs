@@ -48,7 +48,11 @@ impl Row {
     fn new(folder: &Folder) -> Self {
         let config = folder.config();
         let state = folder.state();
-        let run = folder.run_state().unwrap_or_default();
+        let run = match &state {
+            Ok(state) if state.is_alive() => folder.told(),
+            _ => folder.run_state(),
+        };
+        let run = run.unwrap_or_default();
         let disk = folder.disk();
         let first = [config.as_ref().err(), state.as_ref().err(), disk.as_ref().err()];
         let damaged = first.into_iter().flatten().next().map(ToString::to_string);
@@ -80,6 +84,12 @@ impl Row {
 
     fn state(&self) -> &'static str {
         self.state.map_or("damaged", State::name)
+    }
+
+    /// What the guest waits for, while it runs.
+    fn waits(&self) -> Option<&str> {
+        let run = self.run.as_ref().filter(|_| self.pid.is_some());
+        run.and_then(|run| run.waits.as_deref())
     }
 
     fn is(&self, key: &str, value: &str) -> bool {
@@ -125,7 +135,10 @@ fn table(rows: &[Row]) -> String {
     let lines = rows.iter().map(|row| {
         [
             row.name.clone(),
-            row.state().to_owned(),
+            match row.waits() {
+                Some(_) => format!("{}, waits", row.state()),
+                None => row.state().to_owned(),
+            },
             row.cpus.map_or("-".to_owned(), |cpus| cpus.to_string()),
             size(row.memory_bytes),
             size(row.disk_bytes),
@@ -161,6 +174,7 @@ fn page(row: &Row) -> String {
     line("name", Some(row.name.clone()));
     line("state", Some(row.state().to_owned()));
     line("damaged", row.damaged.clone());
+    line("waits", row.waits().map(printable));
     line("image", row.image.as_deref().map(printable));
     line("processors", row.cpus.map(|cpus| cpus.to_string()));
     line("memory", size(row.memory_bytes));

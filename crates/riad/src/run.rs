@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use riad_confine::Inherited;
 use riad_host::{ImageOptions, Machine, MachineOptions, Timings, default_cpus};
 
 use crate::args::{Format, Hardware, RunArgs};
@@ -17,6 +18,7 @@ pub(crate) fn run(
     format: Option<Format>,
     began: Instant,
 ) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::now();
     let RunArgs {
         image,
         hardware: Hardware { cpus, memory, engine, cpu, code_cache },
@@ -44,6 +46,8 @@ pub(crate) fn run(
         initrd,
         append,
         console: console.then(|| Box::new(io::stderr()) as _),
+        notice: Box::new(terminal::notice),
+        inherited: Some(inherited),
     };
 
     let mut status = Status::new(signals.clone(), &name, console);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::report::Failure;
@@ -95,9 +96,13 @@ fn write_now(text: &str) {
 /// Makes the terminal what it was. Nothing happens if it is.
 pub(crate) fn restore() {
     restore_screen();
-    if let Some(termios) = before().take() {
-        // If the terminal is gone there is nothing to restore.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &termios);
+    let mut before = before();
+    let Some(termios) = &*before else { return };
+    // If the terminal is gone there is nothing to restore; a processor's thread that panics may not
+    // do it, and leaves it to the next who comes by.
+    match tcsetattr(io::stdin(), OptionalActions::Drain, termios) {
+        Err(Errno::PERM) => {}
+        _ => *before = None,
     }
 }
 
@@ -106,8 +111,26 @@ pub(crate) fn restore_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         restore();
-        usual(panic);
+        match riad_confine::backtrace() {
+            None => usual(panic),
+            Some(trace) => {
+                let thread = std::thread::current();
+                let name = thread.name().unwrap_or("<unnamed>").to_owned();
+                let text = format!("\nthread '{name}' {panic}\nstack backtrace:\n{trace}\n");
+                let _ = io::stderr().write_all(text.as_bytes());
+            }
+        }
     }));
+}
+
+/// Says something while a guest has the terminal, or may have it: on lines of its own.
+pub(crate) fn notice(text: &str) {
+    let mut stderr = io::stderr();
+    let line = match stderr.is_terminal() {
+        true => format!("\r\nriad: {text}\r\n"),
+        false => format!("riad: {text}\n"),
+    };
+    let _ = stderr.write_all(line.as_bytes());
 }
 
 /// Whether the command gets a terminal: when it would read from one and write to one.

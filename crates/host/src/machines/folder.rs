@@ -170,7 +170,7 @@ impl Folder {
     pub fn state(&self) -> Result<State, MachineError> {
         // The lock first: a process that ends between the two has written its last word before.
         let alive = self.is_alive()?;
-        let run = self.run_state()?;
+        let run = if alive { self.told()? } else { self.run_state()? };
         Ok(match (alive, run) {
             (false, None) => State::Stopped,
             (false, Some(RunState { phase: Phase::Ended, ended, .. })) => match ended {

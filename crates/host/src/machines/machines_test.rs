@@ -130,6 +130,7 @@ fn a_killed_process_is_known_by_its_lock() {
         system: None,
         confined: Vec::new(),
         warnings: Vec::new(),
+        waits: None,
         ended: None,
     };
     dev.write_run_state(&run).unwrap();

@@ -20,6 +20,32 @@ use crate::{Command, Error, printable};
 /// How long a process that is about to be gone is given.
 const GOING: Duration = Duration::from_secs(5);
 
+/// How long a process that is well takes to say what is true, at most.
+const WELL: Duration = Duration::from_secs(1);
+
+impl Folder {
+    /// The machine's last start, as its process says it if there is one, and as it is written down
+    /// otherwise: a process whose disk is full cannot write down anything.
+    ///
+    /// # Errors
+    /// As for [`run_state`](Self::run_state).
+    pub fn told(&self) -> Result<Option<RunState>, MachineError> {
+        match connect(self).ok().and_then(|stream| said(stream, self)) {
+            Some(state) => Ok(Some(state)),
+            None => self.run_state(),
+        }
+    }
+}
+
+/// What a process says is true, if it is well.
+fn said(stream: UnixStream, folder: &Folder) -> Option<RunState> {
+    stream.set_read_timeout(Some(WELL)).ok()?;
+    let mut connection = Connection { reader: BufReader::new(stream), folder: folder.clone() };
+    connection.send(&Order::Status).ok()?;
+    let line = connection.line().ok()??;
+    serde_json::from_value(connection.reply(&line).ok()?).ok()
+}
+
 /// A connection to a machine's process.
 #[derive(Debug)]
 pub struct Connection {

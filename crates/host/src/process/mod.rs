@@ -10,7 +10,6 @@
 //! process, on the same disk.
 
 mod client;
-mod confine;
 pub mod control;
 mod fds;
 mod grow;
@@ -26,9 +25,11 @@ mod vitals;
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
 use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
@@ -44,6 +45,7 @@ use crate::limits::Limits;
 use crate::machines::{
     Boot, Folder, How, MachineConfig, MachineError, Machines, Name, Phase, RunState, SetupDone,
 };
+use crate::room::{self, Room};
 use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, images};
 use shared::{Shared, Ways, unix_ms};
@@ -64,15 +66,20 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     Box::leak(Box::new(folder.live()?));
     let config = folder.config()?;
     let [console_log, _] = folder.console_logs();
-    let tap = Tap::new(console_log.clone()).map_err(MachineError::io("write", &console_log))?;
+    let tap = Tap::new(&console_log).map_err(MachineError::io("write", &console_log))?;
     let gauges = Gauges::open(began);
     let journal = Own::open(folder.path(), folder.name().as_str(), &config.id);
     let prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
-        Ok(prepared) => confine::confine(folder.path(), prepared.image.directory()),
+        Ok(prepared) => Process::new(Kind::Control)
+            .kvm(prepared.engine == EngineKind::Kvm)
+            .reads(prepared.image.directory())
+            .writes(folder.path())
+            .confine(),
         Err(_) => Vec::new(),
     };
+    tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
     let state = RunState {
         schema: RunState::SCHEMA,
@@ -88,16 +95,17 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
         system: None,
         confined,
         warnings: Vec::new(),
+        waits: None,
         ended: None,
     };
     let shared = Shared::new(folder, tap, gauges, journal, state);
     let told = {
         let shared = shared.clone();
         let is_born = |state: &RunState| state.phase != Phase::Starting;
-        std::thread::Builder::new()
-            .name("birth".into())
-            .spawn(move || server::follow(&shared, &birth, is_born))
-            .map_err(|source| Error::Host { what: "a thread", source })?
+        riad_confine::spawn(Kind::Control, "birth", move || {
+            server::follow(&shared, &birth, is_born)
+        })
+        .map_err(|source| Error::Host { what: "a thread", source })?
     };
     let ended = prepared.and_then(|prepared| run(&shared, &config, prepared, began));
     match ended {
@@ -171,8 +179,9 @@ fn run(
     if Layer::info(&path)?.size < config.disk {
         Layer::grow(&path, config.disk)?;
     }
-    let disk = Arc::new(Layer::open(&path, base)?);
-    shared.set_disk(&disk);
+    let layer = Arc::new(Layer::open(&path, base)?);
+    shared.set_disk(&layer);
+    let disk = roomy(layer, shared)?;
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
@@ -208,14 +217,43 @@ struct After {
     limits: Limits,
 }
 
-fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<Layer>) -> VmConfig {
+/// A disk whose want of room is written down, by a thread that may.
+fn roomy(disk: Arc<dyn Disk>, shared: &Shared) -> Result<Arc<dyn Disk>, Error> {
+    let (sender, changed) = sync_channel(1);
+    let waits = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&waits);
+    let disk = Room::new(
+        disk,
+        Box::new(move |why| {
+            *lock(&told) = why.map(|why| room::sentence(Some(why)));
+            // If it is full, the thread is about to look.
+            let _ = sender.try_send(());
+        }),
+    );
+    let shared = shared.clone();
+    let body = move || {
+        while changed.recv().is_ok() {
+            let waits = lock(&waits).clone();
+            shared.waits(waits);
+        }
+    };
+    let thread = riad_confine::spawn(Kind::Control, "room", body);
+    thread.map_err(|source| Error::Host { what: "a thread", source })?;
+    Ok(Arc::new(disk))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<dyn Disk>) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
         cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: vec![Arc::clone(disk) as Arc<dyn Disk>],
+        disks: vec![Arc::clone(disk)],
         ..VmConfig::default()
     }
 }

@@ -6,10 +6,10 @@ use std::io::{self, BufRead, BufReader, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 use riad_agent::client::{ExitStatus, SessionIo, run_session};
 use riad_agent::protocol::{ExecRequest, PORT};
+use riad_confine::Kind;
 
 use super::settle::ask;
 use super::shared::{Shared, Ways, unix_ms};
@@ -55,7 +55,7 @@ pub(super) fn serve(shared: &Shared) -> io::Result<()> {
             while next(&shared).is_some_and(|name| run(&shared, &name)) {}
         }
     };
-    thread::Builder::new().name("provision".into()).spawn(body).map(drop)
+    riad_confine::spawn(Kind::Control, "provision", body).map(drop)
 }
 
 /// The way to say that there is a script to be run.
@@ -141,7 +141,7 @@ fn attempt(shared: &Shared, name: &str) -> Result<Option<String>, Failed> {
     put(&ways, shared, name)?;
     let stream = ways.vsock.connect(PORT, ways.patience)?;
     let (output, writer) = pipe()?;
-    let reader = thread::spawn(move || log.take(output));
+    let reader = riad_confine::spawn(Kind::Control, "output", move || log.take(output))?;
     let io = SessionIo { stdin: None, stdout: writer.as_fd(), stderr: writer.as_fd() };
     let request = ExecRequest::new(["/bin/sh", "-c", RUN, "riad", name, PRELUDE]);
     let end = run_session(stream, &request, io, None);

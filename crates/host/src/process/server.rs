@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use riad_agent::protocol::PORT;
+use riad_confine::Kind;
 use rustix::fs::{Mode, OFlags};
 
 use super::control::{MOST_REQUEST, Order, Reply};
@@ -35,7 +36,7 @@ const SEEN_BEFORE: usize = 24;
 pub(super) fn serve_all(listener: UnixListener, shared: &Shared) -> io::Result<()> {
     let shared = shared.clone();
     let count = Arc::new(AtomicUsize::new(0));
-    thread::Builder::new().name("control".into()).spawn(move || {
+    riad_confine::spawn(Kind::Control, "control", move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
                 // Out of descriptors: they come back.
@@ -54,7 +55,7 @@ pub(super) fn serve_all(listener: UnixListener, shared: &Shared) -> io::Result<(
                 }
                 finished.fetch_sub(1, Ordering::Relaxed);
             };
-            if thread::Builder::new().name("client".into()).spawn(body).is_err() {
+            if riad_confine::spawn(Kind::Control, "client", body).is_err() {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -183,7 +184,7 @@ fn console(shared: &Shared, mut stream: &UnixStream, mut typed: impl Read) -> io
         stream.write_all(b"\r\n")?;
     }
     let writer = stream.try_clone()?;
-    let showing = thread::Builder::new().name("viewer".into()).spawn(move || {
+    let showing = riad_confine::spawn(Kind::Control, "viewer", move || {
         let mut writer = &writer;
         for bytes in shown {
             if writer.write_all(&bytes).is_err() {

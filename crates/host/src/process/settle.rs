@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use riad_agent::client::{ControlEvent, ExitStatus, SessionIo, control, run_session};
 use riad_agent::protocol::{ExecRequest, PORT};
+use riad_confine::Kind;
 
 use super::shared::{Shared, Ways};
 use super::{After, grow, setup};
@@ -75,7 +76,7 @@ pub(super) fn begin(
             Err(error) => tracing::debug!(%error, "nobody answers"),
         }
     };
-    let thread = thread::Builder::new().name("settle".into()).spawn(body);
+    let thread = riad_confine::spawn(Kind::Control, "settle", body);
     thread.map(drop).map_err(|source| Error::Host { what: "a thread", source })
 }
 
@@ -91,12 +92,12 @@ pub(super) fn ask(
 ) -> Result<(ExitStatus, String), Box<dyn std::error::Error>> {
     let stream = ways.vsock.connect(PORT, ways.patience)?;
     let (answer, writer) = pipe()?;
-    let reader = thread::spawn(move || {
+    let reader = riad_confine::spawn(Kind::Control, "answer", move || {
         let mut text = Vec::new();
         // What is more than that is left in the pipe, and the guest finds nobody who reads it.
         let _ = answer.take(ANSWER).read_to_end(&mut text);
         text
-    });
+    })?;
     let io = SessionIo { stdin: None, stdout: writer.as_fd(), stderr: writer.as_fd() };
     let (sender, receiver) = control()?;
     let (over, is_over) = channel::<()>();

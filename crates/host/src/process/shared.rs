@@ -180,6 +180,11 @@ impl Shared {
         self.say(&Event::SystemReady { word: word.to_owned() });
     }
 
+    /// What the guest waits for, if it does.
+    pub(super) fn waits(&self, waits: Option<String>) {
+        self.change(|state| state.waits = waits);
+    }
+
     pub(super) fn ended(&self, how: How, message: String, console: Vec<String>) {
         *self.ways() = None;
         let event = match how {
@@ -192,6 +197,7 @@ impl Shared {
         self.0.journal.say(is_guests.then(|| "the guest".to_owned()), &event);
         self.change(|state| {
             state.phase = Phase::Ended;
+            state.waits = None;
             state.ended = Some(Ended { at: unix_ms(), how, message, console });
         });
     }
