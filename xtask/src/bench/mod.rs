@@ -8,8 +8,11 @@ mod cpio;
 mod engine;
 mod exits;
 mod guest;
+mod machines;
 mod qemu;
 mod report;
+
+pub(crate) use self::machines::machines;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

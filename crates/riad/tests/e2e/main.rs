@@ -5,8 +5,10 @@
 //! `RIAD_E2E_CACHE` names or in cargo's target directory.
 
 mod commands;
+mod confined;
 mod faults;
 mod first_start;
+mod full;
 mod harness;
 mod home;
 mod images;
