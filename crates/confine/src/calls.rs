@@ -58,6 +58,7 @@ pub(crate) const LIFE: &[Call] = &[
     (nr::getrandom, Always),
     (nr::getpid, Always),
     (nr::gettid, Always),
+    (nr::getuid, Always),
     // Signal handlers: the C library's and the runtime's own, which a thread's end takes down.
     (nr::rt_sigreturn, Always),
     (nr::rt_sigaction, Always),

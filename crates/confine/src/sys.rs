@@ -44,6 +44,7 @@ pub(crate) mod nr {
         getrandom = SYS_getrandom;
         gettid = SYS_gettid;
         gettimeofday = SYS_gettimeofday;
+        getuid = SYS_getuid;
         ioctl = SYS_ioctl;
         lseek = SYS_lseek;
         madvise = SYS_madvise;
