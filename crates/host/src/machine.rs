@@ -99,7 +99,9 @@ impl Machine {
         let mut inherited = options.inherited;
         let mut confined = Vec::new();
         observer.alone(&mut || {
-            inherited.take().map(Inherited::close);
+            if let Some(inherited) = inherited.take() {
+                inherited.close();
+            }
             confined = process.take().map(Process::confine).unwrap_or_default();
         });
         tracing::info!(?confined, "what of its rights the process gave up");

@@ -50,7 +50,7 @@ impl Maker {
         let entries = cluster / 8;
         let tables = self.contents.len().div_ceil(entries);
         let mut image = vec![0; cluster * (2 + tables)];
-        let mut put = |image: &mut Vec<u8>, at: usize, bytes: &[u8]| {
+        let put = |image: &mut Vec<u8>, at: usize, bytes: &[u8]| {
             image[at..at + bytes.len()].copy_from_slice(bytes);
         };
         put(&mut image, 0, &Qcow2::MAGIC);

@@ -32,7 +32,7 @@ fn check(pid: u32, wanted: &[&str]) {
     loop {
         let there = threads_if_confined(pid);
         let is_there = |name: &&str| there.iter().any(|(thread, _)| thread == name);
-        if wanted.iter().all(|name| is_there(name)) {
+        if wanted.iter().all(is_there) {
             for (name, lists) in there {
                 // The process's two, and its kind's; the thread that starts others has the first.
                 let least = if name == "launcher" { 2 } else { 3 };

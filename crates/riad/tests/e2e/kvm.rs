@@ -13,10 +13,8 @@ use crate::state::{Output, files, guest};
 const LIMITS: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(60)];
 /// A KVM that emulates may show features of the host's which no software processor of ours has, and its
 /// timer interrupts come late.
-const CMDLINE: [&str; 2] = [
-    "console=ttyS0 panic=-1 mitigations=off noxsave no_timer_check",
-    "console=ttyS0 panic=-1",
-];
+const CMDLINE: [&str; 2] =
+    ["console=ttyS0 panic=-1 mitigations=off noxsave no_timer_check", "console=ttyS0 panic=-1"];
 
 #[test]
 fn a_stock_kernel_reaches_init_on_kvm() {
