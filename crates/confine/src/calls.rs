@@ -59,6 +59,8 @@ pub(crate) const LIFE: &[Call] = &[
     (nr::getpid, Always),
     (nr::gettid, Always),
     (nr::getuid, Always),
+    // How much memory the host has.
+    (nr::sysinfo, Always),
     // Signal handlers: the C library's and the runtime's own, which a thread's end takes down.
     (nr::rt_sigreturn, Always),
     (nr::rt_sigaction, Always),

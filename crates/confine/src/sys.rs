@@ -89,6 +89,7 @@ pub(crate) mod nr {
         sigaltstack = SYS_sigaltstack;
         socketpair = SYS_socketpair;
         statx = SYS_statx;
+        sysinfo = SYS_sysinfo;
         tgkill = SYS_tgkill;
         unlinkat = SYS_unlinkat;
         write = SYS_write;

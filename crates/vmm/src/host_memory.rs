@@ -3,18 +3,18 @@
 
 use crate::Error;
 
-/// Whether a machine may have this many bytes, on a host that has so many.
+/// Whether a machine may have this many bytes, on a host that has so many; 0 when that is not known.
 ///
 /// # Errors
 /// [`Error::HostMemory`].
 pub(crate) fn check(wanted: u64, has: u64) -> Result<(), Error> {
-    if wanted > has {
+    if has != 0 && wanted > has {
         return Err(Error::HostMemory { wanted: wanted >> 20, has: has >> 20 });
     }
     Ok(())
 }
 
-/// Bytes of memory and swap space.
+/// Bytes of memory and swap space; 0 when the host does not tell.
 pub(crate) fn total() -> u64 {
     let info = rustix::system::sysinfo();
     let units = info.totalram.saturating_add(info.totalswap);
@@ -31,6 +31,7 @@ mod tests {
         let error = check(9 << 30, 8 << 30).unwrap_err().to_string();
         assert!(error.contains("9216 MiB") && error.contains("8192 MiB"), "{error}");
         assert!(error.contains("--memory"), "{error}");
+        assert!(check(9 << 30, 0).is_ok(), "who does not know does not refuse");
     }
 
     #[test]

@@ -60,6 +60,14 @@ fn an_entry_is_a_line_with_what_programs_and_people_read() {
     assert_eq!(serde_json::from_str::<Entry>(line).unwrap().event, "flew");
 }
 
+/// Until a later time is written down: entries of several files are put in order by it.
+fn tick() {
+    let before = super::time::now();
+    while super::time::now() == before {
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+}
+
 #[test]
 fn the_record_is_read_in_order_and_followed_wherever_its_files_go() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,6 +75,7 @@ fn the_record_is_read_in_order_and_followed_wherever_its_files_go() {
     let mut reader = Reader::new(machines.clone(), Wanted::default());
     assert_eq!(said(&mut reader), [""; 0], "there is none yet");
     say(root, "dev", "1", &Event::Created { image: "debian".to_owned() });
+    tick();
     let dev = own(root, "dev", "1");
     dev.say(None, &Event::Starting { pid: 1, engine: "soft".to_owned() });
     assert_eq!(said(&mut reader), ["dev created", "dev starting"]);
@@ -86,6 +95,7 @@ fn the_record_is_read_in_order_and_followed_wherever_its_files_go() {
     assert_eq!(said(&mut reader), ["new renamed"]);
     own(root, "new", "1").say(None, &Event::Stopped { how: "forced".to_owned() });
     fs::remove_dir_all(root.join("new")).unwrap();
+    tick();
     say(root, "new", "1", &Event::Deleted {});
     assert_eq!(said(&mut reader), ["new stopped", "new deleted"]);
 
