@@ -183,18 +183,22 @@ fn said() -> Vec<Vec<ToHost<'static>>> {
         vec![ToHost::Failed(failure)],
         vec![ToHost::Error { message: "what?".to_owned() }],
         vec![ToHost::Hello(Hello { version: 1, agent: "0.1.0".to_owned(), times })],
-        vec![ToHost::Measures(Measures {
-            memory_total: 1 << 30,
-            file_systems: vec![FileSystem { mounted_on: "/".to_owned(), ..Default::default() }],
-            ..Measures::default()
-        })],
     ]
 }
 
+/// What is said on the event channel later on, and in no session.
+fn measured() -> Vec<ToHost<'static>> {
+    vec![ToHost::Measures(Measures {
+        memory_total: 1 << 30,
+        file_systems: vec![FileSystem { mounted_on: "/".to_owned(), ..Default::default() }],
+        ..Measures::default()
+    })]
+}
+
 /// Conversations after a few bytes that say how they are held.
-fn seeds(firsts: &[&[u8]]) -> Vec<Vec<u8>> {
+fn seeds(said: Vec<Vec<ToHost<'static>>>, firsts: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for messages in said() {
+    for messages in said {
         for first in firsts {
             let mut bytes = first.to_vec();
             messages.iter().for_each(|message| message.encode(&mut bytes));
@@ -206,12 +210,14 @@ fn seeds(firsts: &[&[u8]]) -> Vec<Vec<u8>> {
 
 /// Cut into pieces of 4096 bytes, and of 3.
 fn guest_seeds() -> Vec<Vec<u8>> {
-    seeds(&[&[0, 0x10], &[3, 0]])
+    let mut said = said();
+    said.push(measured());
+    seeds(said, &[&[0, 0x10], &[3, 0]])
 }
 
 /// In a session without input, in one with, and on the event channel.
 fn session_seeds() -> Vec<Vec<u8>> {
-    seeds(&[&[0], &[1], &[3]])
+    seeds(said(), &[&[0], &[1], &[3]])
 }
 
 fn host_seeds() -> Vec<Vec<u8>> {
