@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use riad_image::release::unix_seconds;
+
 /// Milliseconds since the Unix epoch.
 pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -66,25 +68,14 @@ fn date(word: &str) -> Option<u64> {
     };
     let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let (march, year) = if month > 2 { (month - 3, year) } else { (month + 9, year - 1) };
-    let (era, of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * march + 2) / 5 + day - 1;
-    let days = era * ERA + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - EPOCH;
-    let seconds = match time {
-        None => 0,
+    let time = match time {
+        None => [0; 3],
         Some(time) => {
             let whole = time.split_once('.').map_or(time, |(whole, _)| whole);
             let mut parts = whole.splitn(3, ':').map(|part| part.parse::<u64>().ok());
             let (hours, minutes) = (parts.next()??, parts.next()??);
-            let seconds = parts.next().unwrap_or(Some(0))?;
-            if hours > 23 || minutes > 59 || seconds > 60 {
-                return None;
-            }
-            hours * 3600 + minutes * 60 + seconds
+            [hours, minutes, parts.next().unwrap_or(Some(0))?]
         }
     };
-    Some((days * 86_400 + seconds) * 1000)
+    Some(unix_seconds([year, month, day], time)? * 1000)
 }
