@@ -47,6 +47,7 @@ mod size;
 mod stage;
 mod timings;
 mod watch;
+mod watched;
 
 pub use command::Command;
 pub use error::{ConsoleTail, Error};

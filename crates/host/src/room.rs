@@ -6,72 +6,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use riad_disk::{Disk, Error};
 
+use crate::watched::{Watch, Watched};
+
 /// Called when there is no room any more, with why, and when there is again.
 pub(crate) type Told = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// A disk whose want of room is told.
-pub(crate) struct Room {
-    disk: Arc<dyn Disk>,
+pub(crate) type Room = Watched<Want>;
+
+/// Looks for a want of room.
+pub(crate) struct Want {
     is_full: AtomicBool,
     told: Told,
 }
 
 impl Room {
     pub(crate) fn new(disk: Arc<dyn Disk>, told: Told) -> Self {
-        Self { disk, is_full: AtomicBool::new(false), told }
+        Self::by(Want { is_full: AtomicBool::new(false), told }, disk)
     }
+}
 
-    /// Looks at how a change went.
-    fn look(&self, result: Result<(), Error>) -> Result<(), Error> {
+impl Watch for Want {
+    fn changed(&self, result: &Result<(), Error>) {
         let is_full = matches!(result, Err(Error::Full { .. }));
         if (is_full || result.is_ok()) && self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
             (self.told)(result.as_ref().err());
         }
-        result
-    }
-}
-
-impl std::fmt::Debug for Room {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.disk.fmt(f)
-    }
-}
-
-impl Disk for Room {
-    fn name(&self) -> &str {
-        self.disk.name()
-    }
-
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
-    fn read_only(&self) -> bool {
-        self.disk.read_only()
-    }
-
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
-        self.disk.read(offset, buf)
-    }
-
-    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
-        self.look(self.disk.write(offset, buf))
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.look(self.disk.flush())
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
-        self.look(self.disk.discard(offset, len))
-    }
-
-    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
-        self.look(self.disk.write_zeroes(offset, len))
-    }
-
-    fn waits_for_room(&self) -> bool {
-        self.disk.waits_for_room()
     }
 }
 
