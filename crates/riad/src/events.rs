@@ -10,9 +10,8 @@ use riad_host::machines::{MachineError, Machines};
 use riad_host::printable;
 
 use crate::args::{EventsArgs, Format};
-use crate::report::Failure;
+use crate::report::{Failure, one_of_many};
 use crate::signals::Signals;
-use crate::yaml;
 
 /// How often it is looked for what is new.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -35,7 +34,7 @@ pub(crate) fn events(args: EventsArgs, format: Option<Format>) -> Result<ExitCod
     }
     loop {
         for entry in &entries {
-            let shown = shown(entry, format)?;
+            let shown = one_of_many(entry, format, || line(entry))?;
             let mut stdout = io::stdout();
             if stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()).is_err() {
                 // A reader that has seen enough is no failure.
@@ -48,16 +47,6 @@ pub(crate) fn events(args: EventsArgs, format: Option<Format>) -> Result<ExitCod
         thread::sleep(AGAIN);
         entries = reader.read()?;
     }
-}
-
-fn shown(entry: &Entry, format: Option<Format>) -> Result<String, Failure> {
-    Ok(match format {
-        Some(Format::Json) => {
-            serde_json::to_string(entry).map_err(|error| Failure::Own(error.to_string()))? + "\n"
-        }
-        Some(Format::Yaml) => format!("---\n{}", yaml::text(entry)),
-        Some(Format::Table) | None => line(entry),
-    })
 }
 
 /// An entry as people read it. The files are the user's, but what is in them may be a guest's.

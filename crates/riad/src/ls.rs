@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use riad_host::machines::{Folder, MachineError, Machines, RunState, Script, State};
+use riad_host::machines::{Folder, Machines, RunState, Script, State};
 use riad_host::{Size, printable};
 use serde::Serialize;
 
@@ -106,13 +106,8 @@ pub(crate) fn ls(args: LsArgs, format: Option<Format>) -> Result<ExitCode, Failu
     let LsArgs { quiet, filter } = args;
     let machines = Machines::open()?;
     let mut rows = Vec::new();
-    for name in machines.names()? {
-        match machines.get(&name) {
-            Ok(folder) => rows.push(Row::new(&folder)),
-            // Deleted or renamed meanwhile.
-            Err(MachineError::NoSuchMachine(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+    for folder in machines.all()? {
+        rows.push(Row::new(&folder?));
     }
     let is_any = !rows.is_empty();
     rows.retain(|row| filter.iter().all(|(key, value)| row.is(key, value)));

@@ -111,6 +111,22 @@ pub(crate) fn show_as(
     Ok(())
 }
 
+/// One of several values that follow each other, in the format that was asked for: a line of JSON, a
+/// YAML document, or what people read.
+pub(crate) fn one_of_many(
+    value: &impl Serialize,
+    format: Option<Format>,
+    table: impl FnOnce() -> String,
+) -> Result<String, Failure> {
+    Ok(match format {
+        Some(Format::Json) => {
+            serde_json::to_string(value).map_err(|error| Failure::Own(error.to_string()))? + "\n"
+        }
+        Some(Format::Yaml) => format!("---\n{}", yaml::text(value)),
+        Some(Format::Table) | None => table(),
+    })
+}
+
 /// Lines with their cells below each other.
 pub(crate) fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let width =

@@ -7,9 +7,8 @@ use std::thread;
 use riad_host::machines::{Folder, MachineError, Machines, Name};
 
 use crate::args::{Format, StatsArgs};
-use crate::report::{Failure, columns, show, show_as};
+use crate::report::{Failure, columns, one_of_many, show, show_as};
 use crate::signals::Signals;
-use crate::yaml;
 
 mod sample;
 mod usage;
@@ -36,13 +35,7 @@ pub(crate) fn stats(args: StatsArgs, format: Option<Format>) -> Result<ExitCode,
             show_as(&usages, format, || table(&usages))?;
             return Ok(ExitCode::SUCCESS);
         }
-        show(&match format {
-            Some(Format::Json) => {
-                serde_json::to_string(&usages).map_err(|e| Failure::Own(e.to_string()))? + "\n"
-            }
-            Some(Format::Yaml) => format!("---\n{}", yaml::text(&usages)),
-            Some(Format::Table) | None => table(&usages) + "\n",
-        });
+        show(&one_of_many(&usages, format, || table(&usages) + "\n")?);
         if let (Some(folder), true) = (named.first(), now.is_empty()) {
             return Err(gone(folder)?.into());
         }
@@ -60,16 +53,7 @@ fn chosen(machines: &Machines, named: &[Folder]) -> Result<Vec<Folder>, Failure>
 
 /// All machines that there are.
 pub(crate) fn all(machines: &Machines) -> Result<Vec<Folder>, Failure> {
-    let mut folders = Vec::new();
-    for name in machines.names()? {
-        match machines.get(&name) {
-            Ok(folder) => folders.push(folder),
-            // Deleted or renamed meanwhile.
-            Err(MachineError::NoSuchMachine(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(folders)
+    Ok(machines.all()?.collect::<Result<_, _>>()?)
 }
 
 fn running(machines: &Machines, name: &Name) -> Result<Folder, Failure> {

@@ -151,6 +151,20 @@ impl Machines {
         Ok(names)
     }
 
+    /// All machines, in the order of their names, each looked for when it is asked for: one that is
+    /// deleted or renamed meanwhile is passed over.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or a machine's folder.
+    pub fn all(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Folder, MachineError>> + use<'_>, MachineError> {
+        Ok(self.names()?.into_iter().filter_map(|name| match self.get(&name) {
+            Err(MachineError::NoSuchMachine(_)) => None,
+            folder => Some(folder),
+        }))
+    }
+
     /// A machine by its name.
     ///
     /// # Errors
