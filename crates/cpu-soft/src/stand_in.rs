@@ -21,10 +21,8 @@ use crate::run::Shutdown;
 pub(crate) enum Loan {
     /// It is a processor of its own.
     Own,
-    /// It stands in for another.
-    Lent,
-    /// The same, for this purpose.
-    LentFor(Purpose),
+    /// It stands in for another, for this purpose if it has one.
+    Lent(Option<Purpose>),
     /// It came to an instruction that the other has to run.
     Over,
 }
@@ -32,7 +30,7 @@ pub(crate) enum Loan {
 impl Loan {
     /// Whether the stretch ends here, at this privilege level.
     pub(crate) fn is_over(self, cpl: u8) -> bool {
-        self == Self::Over || self == Self::LentFor(Purpose::Kernel) && cpl == 3
+        self == Self::Over || self == Self::Lent(Some(Purpose::Kernel)) && cpl == 3
     }
 }
 
@@ -72,9 +70,9 @@ pub enum Undelivered {
 }
 
 impl SoftVcpu {
-    /// Runs `most` instructions from `state`; `undelivered` comes first. Interrupts that
-    /// the state holds are neither delivered nor lost, and its timer stands still. Gives how it ended;
-    /// the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
+    /// Runs `most` instructions from `state`; `undelivered` comes first, and `purpose` may end it
+    /// earlier. Interrupts that the state holds are neither delivered nor lost, and its timer stands
+    /// still. Gives how it ended; the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
     /// differ of the APIC.
     ///
     /// # Errors
@@ -84,30 +82,7 @@ impl SoftVcpu {
         state: &VcpuState,
         undelivered: Option<Undelivered>,
         most: u64,
-    ) -> Result<Stretch, Error> {
-        self.lend(state, undelivered, most, Loan::Lent)
-    }
-
-    /// As [`stand_in`](Self::stand_in), for a purpose.
-    ///
-    /// # Errors
-    /// As for [`stand_in`](Self::stand_in).
-    pub fn stand_in_for(
-        &mut self,
-        purpose: Purpose,
-        state: &VcpuState,
-        undelivered: Option<Undelivered>,
-        most: u64,
-    ) -> Result<Stretch, Error> {
-        self.lend(state, undelivered, most, Loan::LentFor(purpose))
-    }
-
-    fn lend(
-        &mut self,
-        state: &VcpuState,
-        undelivered: Option<Undelivered>,
-        most: u64,
-        loan: Loan,
+        purpose: Option<Purpose>,
     ) -> Result<Stretch, Error> {
         let mut lent = state.clone();
         lent.apic.irr = [0; 8];
@@ -116,7 +91,7 @@ impl SoftVcpu {
         self.set_state(&lent)?;
         // The other engine's processors tell nobody of the code that they overwrite.
         self.forget_code();
-        self.cpu.loan = loan;
+        self.cpu.loan = Loan::Lent(purpose);
         let delivered = match undelivered {
             None => Ok(()),
             Some(event) => self.cpu.take_over(event),
@@ -152,8 +127,8 @@ impl Cpu {
     /// A fault of an instruction or a register that the other processor may know.
     pub(crate) fn or_elsewhere(&self, fault: Fault) -> Fault {
         match self.loan {
-            Loan::Own | Loan::LentFor(Purpose::LastResort) => fault,
-            Loan::Lent | Loan::LentFor(Purpose::Kernel) | Loan::Over => Fault::ELSEWHERE,
+            Loan::Own | Loan::Lent(Some(Purpose::LastResort)) => fault,
+            Loan::Lent(None | Some(Purpose::Kernel)) | Loan::Over => Fault::ELSEWHERE,
         }
     }
 

@@ -184,10 +184,7 @@ impl Rescue {
             activity => activity,
         };
         let ran = soft.cpu.retired;
-        let stretch = match purpose {
-            Some(purpose) => soft.stand_in_for(purpose, &state, event, most)?,
-            None => soft.stand_in(&state, event, most)?,
-        };
+        let stretch = soft.stand_in(&state, event, most, purpose)?;
         let ran = soft.cpu.retired - ran;
         shared.exits.count_rescued(ran);
         let mut after = soft.state()?;
