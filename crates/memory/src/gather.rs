@@ -9,7 +9,7 @@
 //! of it was written to.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use riad_confine::Kind;
@@ -105,7 +105,7 @@ impl Drop for Gatherer {
 }
 
 impl GuestMemory {
-    fn stretches(&self) -> &Arc<Stretches> {
+    fn stretches(&self) -> &Stretches {
         self.pages().stretches()
     }
 

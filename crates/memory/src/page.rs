@@ -1,7 +1,7 @@
 //! What is known of each page of RAM: written to, decoded from.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{PoisonError, RwLock, Weak};
 
 use crate::gather::Stretches;
 
@@ -30,7 +30,7 @@ pub struct PageTable {
     /// Changes each time code may have been overwritten.
     generation: Box<[AtomicU32]>,
     watches: RwLock<Vec<Weak<dyn CodeWatch>>>,
-    stretches: Arc<Stretches>,
+    stretches: Stretches,
 }
 
 impl PageTable {
@@ -40,7 +40,7 @@ impl PageTable {
             state: std::iter::repeat_with(|| AtomicU8::new(0)).take(pages).collect(),
             generation: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
             watches: RwLock::default(),
-            stretches: Arc::new(Stretches::new(pages)),
+            stretches: Stretches::new(pages),
         }
     }
 
@@ -51,7 +51,7 @@ impl PageTable {
         watches.push(watch);
     }
 
-    pub(crate) fn stretches(&self) -> &Arc<Stretches> {
+    pub(crate) fn stretches(&self) -> &Stretches {
         &self.stretches
     }
 

@@ -45,14 +45,10 @@ struct Mapping {
 /// Code memory as it is mapped once: it begins where a huge page can, in a mapping with room for that.
 #[derive(Debug)]
 struct View {
-    start: NonNull<u8>,
-    _map: Mapping,
+    map: Mapping,
+    /// Where in it the code begins.
+    before: usize,
 }
-
-// SAFETY: as for its mapping.
-unsafe impl Send for View {}
-// SAFETY: as above.
-unsafe impl Sync for View {}
 
 impl View {
     /// The first `len` bytes of a file.
@@ -64,20 +60,15 @@ impl View {
             unsafe { mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), flags) }?;
         let map = Mapping::new(pointer, room)?;
         let before = map.start.addr().get().next_multiple_of(HUGE) - map.start.addr().get();
+        let view = Self { map, before };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: within the mapping just made, which nobody else knows of.
-        let start = unsafe {
-            let start = map.start.add(before);
-            mmap(
-                start.as_ptr().cast(),
-                len,
-                protection,
-                MapFlags::SHARED | MapFlags::FIXED,
-                file,
-                0,
-            )?;
-            start
-        };
-        Ok(Self { start, _map: map })
+        unsafe { mmap(view.start().cast(), len, protection, flags, file, 0) }?;
+        Ok(view)
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.map.start.as_ptr().wrapping_add(self.before)
     }
 }
 
@@ -137,7 +128,7 @@ impl CodeMemory {
         for stretch in range.start as usize / HUGE..end {
             // SAFETY: a stretch of the mapping, whose contents do not change.
             unsafe {
-                let start = self.run.start.as_ptr().add(stretch * HUGE);
+                let start = self.run.start().add(stretch * HUGE);
                 libc::madvise(start.cast(), HUGE, libc::MADV_COLLAPSE);
             }
         }
@@ -145,7 +136,7 @@ impl CodeMemory {
 
     /// Host address at which the code at `offset` runs.
     pub(crate) fn address(&self, offset: u32) -> u64 {
-        self.run.start.as_ptr().expose_provenance() as u64 + u64::from(offset)
+        self.run.start().expose_provenance() as u64 + u64::from(offset)
     }
 
     /// Writes code that nothing runs yet. What does not fit is left out.
@@ -159,7 +150,7 @@ impl CodeMemory {
         }
         // SAFETY: within the mapping, as just checked; the two do not overlap.
         unsafe {
-            let to = self.write.start.as_ptr().add(offset);
+            let to = self.write.start().add(offset);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
     }
@@ -175,7 +166,7 @@ impl CodeMemory {
         if self.count.load(Ordering::Relaxed) >= MOST_WRITTEN {
             // SAFETY: the whole mapping, which is a shared one of a file: nothing is lost.
             let _ = unsafe {
-                let start = self.write.start.as_ptr().cast();
+                let start = self.write.start().cast();
                 rustix::mm::madvise(start, self.len, rustix::mm::Advice::LinuxDontNeed)
             };
             self.written.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
@@ -195,7 +186,7 @@ impl CodeMemory {
         // SAFETY: within the mapping, as just checked; the bytes were written before code that leads
         // to them could run.
         unsafe {
-            let from = self.run.start.as_ptr().add(offset as usize);
+            let from = self.run.start().add(offset as usize);
             std::ptr::copy_nonoverlapping(from, words.as_mut_ptr().cast(), LinkData::BYTES);
         }
         let [site, page, place] = words.map(u32::from_le_bytes);
@@ -207,7 +198,7 @@ impl CodeMemory {
     fn cell(&self, offset: u32) -> &AtomicU64 {
         let offset = (offset as usize & !7).min(self.len - 8);
         // SAFETY: aligned, within the mapping, and only ever reached as an atomic once code runs.
-        unsafe { &*self.write.start.as_ptr().add(offset).cast::<AtomicU64>() }
+        unsafe { &*self.write.start().add(offset).cast::<AtomicU64>() }
     }
 
     /// Replaces `bytes.len()` (at most 8) bytes at `offset` at once. They lie in one aligned cell
