@@ -56,6 +56,7 @@ mod guests {
         }
     }
 
+    pub(crate) mod busy;
     pub(crate) mod machine;
     mod tables;
 }
@@ -63,8 +64,8 @@ mod guests {
 #[path = "hop/wanderer.rs"]
 mod wanderer;
 
+use guests::busy::{Outcome, outcome};
 use guests::machine::Guest;
-use wanderer::Outcome;
 
 fn engine(memory: GuestMemory, clock: SharedClock, config: VcpuConfig) -> Arc<dyn Engine> {
     match NEXT.get() {
@@ -132,7 +133,7 @@ fn undisturbed() -> Outcome {
     let mut guest = wanderer::guest();
     guest.vcpu.set_state(&guest.state).expect("state");
     assert!(run_for(&mut guest, Duration::from_secs(60)), "it ends by itself");
-    wanderer::outcome(&guest)
+    outcome(&guest)
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_guest_that_hops_between_engines_cannot_tell() {
         }
         assert!(is_over(&mut guest) || run_for(&mut guest, Duration::from_secs(60)), "it ends");
         assert!(hops > 5, "it ended after {hops} hops");
-        assert!(wanderer::outcome(&guest) == expected, "after {hops} hops from {seed:#x}");
+        assert!(outcome(&guest) == expected, "after {hops} hops from {seed:#x}");
         assert!(wanderer::timer_interrupts(&guest) > 3, "its timer went along");
         if sets_counters(&kvm) {
             assert_eq!(wanderer::counter_went_back(&guest), 0, "its counter is one");

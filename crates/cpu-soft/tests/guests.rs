@@ -62,6 +62,8 @@ macro_rules! lender {
 #[path = "../../cpu/guests"]
 mod interpreter {
     lender!(Interpreter);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]
@@ -72,6 +74,8 @@ mod interpreter {
 #[path = "../../cpu/guests"]
 mod translator {
     lender!(Translator);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]
@@ -83,6 +87,8 @@ mod translator {
 mod lockstep {
     // Guests of two processors are translated and not compared.
     lender!(Lockstep);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]
