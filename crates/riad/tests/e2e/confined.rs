@@ -32,15 +32,14 @@ fn check(pid: u32, wanted: &[&str]) {
     loop {
         let there = threads_if_confined(pid);
         let is_there = |name: &&str| there.iter().any(|(thread, _)| thread == name);
-        if wanted.iter().all(is_there) {
-            for (name, lists) in there {
-                // The process's two, and its kind's; the thread that starts others has the first.
-                let least = if name == "launcher" { 2 } else { 3 };
-                assert!(lists >= least, "{name} is kept to {lists} lists of system calls");
-            }
+        // The process's two, and its kind's, which a thread takes on as its first act; the thread that
+        // starts others has the first.
+        let is_kept =
+            |(name, lists): &(String, u64)| *lists >= if name == "launcher" { 2 } else { 3 };
+        if wanted.iter().all(is_there) && there.iter().all(is_kept) {
             return;
         }
-        assert!(Instant::now() < deadline, "{wanted:?} are not all there: {there:?}");
+        assert!(Instant::now() < deadline, "{wanted:?} are not all there and confined: {there:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
