@@ -30,6 +30,8 @@ cargo xtask COMMAND
        --seed N, --jobs N         where to start, on how many threads
        --replay FILE              one case that failed
        --list                     the targets
+  faults [--rounds N]             machines that are killed under load, N times (default 200), on disks that
+                                  are full, in folders that are read-only: what the long test is
   bench interp                    instructions a second of the interpreter
   bench cpu [OPTION...]           docs/benchmarks.md: the host, QEMU's TCG and riad in turn
        --only start|kernels|programs
@@ -39,6 +41,10 @@ cargo xtask COMMAND
        --qemu PROGRAM             (default: Debian's backports, unpacked into the target directory)
        --patience SECONDS         the longest that one run may take (default 3600)
        --skip-native, --skip-qemu, --skip-riad
+  bench exits [OPTION...]         how often processors leave the guest, by kind, for a boot and for loads
+       --riad PROGRAM, --engine ENGINE (default: kvm), --image IMAGE (default: debian)
+  bench machines [OPTION...]      docs/benchmarks.md: create, start, exec, ls, and disks, with their bars
+       --rounds N, --riad PROGRAM, --qemu PROGRAM, --skip-qemu, --skip-disk
   deny                            licences and advisories of dependencies (needs cargo-deny)
 ";
 
@@ -66,8 +72,12 @@ fn run(words: &[&str]) -> Result<(), Error> {
         ["oracle"] => chores::oracle(50),
         ["oracle", "--cases", cases] => chores::oracle(cases.parse()?),
         ["fuzz", rest @ ..] => chores::fuzz(rest),
+        ["faults"] => test::faults(200),
+        ["faults", "--rounds", rounds] => test::faults(rounds.parse()?),
         ["bench", "interp"] => chores::bench_interpreter(),
         ["bench", "cpu", rest @ ..] => bench::cpu(rest),
+        ["bench", "exits", rest @ ..] => bench::exits(rest),
+        ["bench", "machines", rest @ ..] => bench::machines(rest),
         ["deny"] => chores::deny(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

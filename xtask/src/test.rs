@@ -104,6 +104,17 @@ fn end_to_end() -> Result<Verdict, Error> {
     run(command).map(holds)
 }
 
+/// The end-to-end tests of what goes wrong, with many rounds of the one that kills.
+pub(crate) fn faults(rounds: u32) -> Result<(), Error> {
+    for module in ["faults", "full"] {
+        let tests = ["test", "--release", "--package", "riad", "--test", "e2e", "--"];
+        let mut command = cargo(&[&tests[..], &[&format!("{module}::"), "--nocapture"]].concat());
+        command.env("RIAD_E2E", "1").env("RIAD_FAULT_ROUNDS", rounds.to_string());
+        run(command)?;
+    }
+    Ok(())
+}
+
 /// Whether `riad doctor` is content.
 fn can_build_images() -> bool {
     let mut command = cargo(&["run", "--release", "--quiet", "--package", "riad", "--", "doctor"]);

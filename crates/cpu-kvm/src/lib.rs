@@ -10,7 +10,8 @@
 //! * everything architectural is got and set through the one table of state, so that a machine hops
 //!   between this engine and the software one at any moment it can be stopped at;
 //! * what KVM's own emulator gives up on, a software processor ([`riad_cpu_soft`]) does, on the same
-//!   memory and bus, and KVM goes on (`sys/rescue.rs`): nothing above this crate notices.
+//!   memory and bus, and KVM goes on (`sys/rescue.rs`): nothing above this crate notices. A KVM that
+//!   emulates kernel code takes turns with it.
 //!
 //! No signal handler is installed: a processor is called out of the guest by a signal that its thread
 //! keeps blocked except inside of `KVM_RUN` (`sys/kick.rs`).

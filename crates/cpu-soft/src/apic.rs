@@ -34,7 +34,8 @@ pub struct Mailbox {
     apic: Mutex<Lapic>,
     requests: AtomicU32,
     start_up_vector: AtomicU8,
-    sleeping: Mutex<()>,
+    /// Whether the processor sleeps, and has to be woken.
+    sleeping: Mutex<bool>,
     wake: Condvar,
     /// What calls the processor out of translated code.
     frame: OnceLock<Arc<FrameMemory>>,
@@ -50,8 +51,9 @@ impl Mailbox {
         if let Some(frame) = self.frame.get() {
             frame.attention().store(1, Ordering::SeqCst);
         }
-        let _sleeping = self.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
-        self.wake.notify_all();
+        if *self.sleeping.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.wake.notify_all();
+        }
     }
 }
 
@@ -78,7 +80,7 @@ impl Fabric {
             apic: Mutex::new(Lapic::restore(LapicState::reset(id))),
             requests: AtomicU32::new(0),
             start_up_vector: AtomicU8::new(0),
-            sleeping: Mutex::new(()),
+            sleeping: Mutex::new(false),
             wake: Condvar::new(),
             frame: OnceLock::new(),
         });
@@ -249,21 +251,18 @@ impl Local {
 
     /// Sleeps until a request is posted, or the time is over (`None`: no limit).
     pub fn sleep(&self, limit: Option<Duration>) {
-        let mut guard = self.mailbox.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let Mailbox { sleeping, wake, .. } = &*self.mailbox;
+        let mut asleep = sleeping.lock().unwrap_or_else(PoisonError::into_inner);
         while self.requests() == 0 {
-            guard = match limit {
-                None => self.mailbox.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
-                Some(limit) => {
-                    drop(
-                        self.mailbox
-                            .wake
-                            .wait_timeout(guard, limit)
-                            .unwrap_or_else(PoisonError::into_inner),
-                    );
-                    return;
-                }
+            *asleep = true;
+            let Some(limit) = limit else {
+                asleep = wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+                continue;
             };
+            asleep = wake.wait_timeout(asleep, limit).unwrap_or_else(PoisonError::into_inner).0;
+            break;
         }
+        *asleep = false;
     }
 }
 

@@ -85,7 +85,7 @@ impl Cpu {
             if !self.counted && (heard || self.timer_touched) {
                 look_at_clock = 0;
             }
-            if self.retired >= end || self.loan.is_over() {
+            if self.retired >= end || self.loan.is_over(self.cpl) {
                 return Exit::Limit;
             }
             if self.retired >= look_at_clock {
@@ -323,7 +323,10 @@ impl Cpu {
             // Requests were held back: look again.
             self.local.post(request::INTERRUPT);
         }
-        if let Err(fault) = done {
+        if let Err(mut fault) = done {
+            if fault == Fault::UD {
+                fault = self.or_elsewhere(fault);
+            }
             if fault == Fault::ELSEWHERE {
                 self.give_back(before, held_back);
                 return Ok(());

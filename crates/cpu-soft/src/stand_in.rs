@@ -1,9 +1,11 @@
 //! Standing in: a software processor runs a stretch of a guest that another engine's processor could
 //! not, on the same memory and bus, and hands the state back.
 //!
-//! What belongs to the other engine stays there: interrupts, which that one delivers later, and the
-//! local APIC with its timer. An instruction that reaches for the local APIC, or moves the time stamp
-//! counter, ends the stretch before it has done anything ([`Fault::ELSEWHERE`]).
+//! What belongs to the other engine stays there: interrupts, which that one delivers later, the local
+//! APIC with its timer, and what the processor says that it is, which may be more or less than
+//! `riad-v1`. An instruction that reaches for the local APIC, moves the time stamp counter, asks what
+//! the processor is, or is not one of ours, ends the stretch before it has done anything
+//! ([`Fault::ELSEWHERE`]).
 
 use riad_cpu::Error;
 use riad_cpu::x86::{Activity, VcpuState};
@@ -19,17 +21,27 @@ use crate::run::Shutdown;
 pub(crate) enum Loan {
     /// It is a processor of its own.
     Own,
-    /// It stands in for another.
-    Lent,
+    /// It stands in for another, for this purpose if it has one.
+    Lent(Option<Purpose>),
     /// It came to an instruction that the other has to run.
     Over,
 }
 
 impl Loan {
-    /// Whether the stretch ends here.
-    pub(crate) fn is_over(self) -> bool {
-        self == Self::Over
+    /// Whether the stretch ends here, at this privilege level.
+    pub(crate) fn is_over(self, cpl: u8) -> bool {
+        self == Self::Over || self == Self::Lent(Some(Purpose::Kernel)) && cpl == 3
     }
+}
+
+/// What a stretch is for, where it is not simply some instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Kernel code, which the other processor is slow at: it ends, as done, when level 3 is entered.
+    Kernel,
+    /// An instruction that the other processor does not know: if this one neither does, it does not
+    /// exist.
+    LastResort,
 }
 
 /// How a stretch ended.
@@ -58,9 +70,9 @@ pub enum Undelivered {
 }
 
 impl SoftVcpu {
-    /// Runs `most` instructions from `state`; `undelivered` comes first. Interrupts that
-    /// the state holds are neither delivered nor lost, and its timer stands still. Gives how it ended;
-    /// the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
+    /// Runs `most` instructions from `state`; `undelivered` comes first, and `purpose` may end it
+    /// earlier. Interrupts that the state holds are neither delivered nor lost, and its timer stands
+    /// still. Gives how it ended; the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
     /// differ of the APIC.
     ///
     /// # Errors
@@ -70,6 +82,7 @@ impl SoftVcpu {
         state: &VcpuState,
         undelivered: Option<Undelivered>,
         most: u64,
+        purpose: Option<Purpose>,
     ) -> Result<Stretch, Error> {
         let mut lent = state.clone();
         lent.apic.irr = [0; 8];
@@ -78,7 +91,7 @@ impl SoftVcpu {
         self.set_state(&lent)?;
         // The other engine's processors tell nobody of the code that they overwrite.
         self.forget_code();
-        self.cpu.loan = Loan::Lent;
+        self.cpu.loan = Loan::Lent(purpose);
         let delivered = match undelivered {
             None => Ok(()),
             Some(event) => self.cpu.take_over(event),
@@ -90,7 +103,7 @@ impl SoftVcpu {
         let loan = std::mem::replace(&mut self.cpu.loan, Loan::Own);
         Ok(match exit? {
             Exit::Shutdown => Stretch::Shutdown,
-            _ if loan.is_over() => Stretch::Elsewhere,
+            _ if loan == Loan::Over => Stretch::Elsewhere,
             _ => Stretch::Done,
         })
     }
@@ -103,12 +116,20 @@ impl SoftVcpu {
 }
 
 impl Cpu {
-    /// Whether the local APIC and the time stamp counter are this processor's own.
+    /// Whether the local APIC, the time stamp counter and the model are this processor's own.
     ///
     /// # Errors
     /// [`Fault::ELSEWHERE`] when they are not.
     pub(crate) fn own_apic(&self) -> Done {
         if self.loan == Loan::Own { Ok(()) } else { Err(Fault::ELSEWHERE) }
+    }
+
+    /// A fault of an instruction or a register that the other processor may know.
+    pub(crate) fn or_elsewhere(&self, fault: Fault) -> Fault {
+        match self.loan {
+            Loan::Own | Loan::Lent(Some(Purpose::LastResort)) => fault,
+            Loan::Lent(None | Some(Purpose::Kernel)) | Loan::Over => Fault::ELSEWHERE,
+        }
     }
 
     /// Ends a stretch before the instruction at `this_rip`: shadows, RF and traps are what they were.

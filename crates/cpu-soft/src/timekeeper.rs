@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use riad_clock::{Nanos, SharedClock};
+use riad_confine::Kind;
 
 /// What is called with a processor's number when its deadline has passed.
 pub type Expired = Box<dyn Fn(u32) + Send + Sync>;
@@ -96,8 +97,7 @@ impl Timekeeper {
     /// Starts the thread. If the host refuses, the next deadline tries again.
     fn start(&self) -> Option<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("timekeeper".to_owned());
-        match thread.spawn(move || shared.keep()) {
+        match riad_confine::spawn(Kind::Timer, "timekeeper", move || shared.keep()) {
             Ok(thread) => Some(thread),
             Err(error) => {
                 tracing::warn!(%error, "the host refused the timekeeper's thread: timers are late");

@@ -32,6 +32,9 @@ macro_rules! lender {
             /// Instructions are counted, and the clock goes by them.
             const COUNTS: bool = true;
 
+            /// Instructions are run by the host's own processor.
+            const NATIVE: bool = false;
+
             fn tsc_khz() -> u32 {
                 1_000_000
             }
@@ -59,6 +62,8 @@ macro_rules! lender {
 #[path = "../../cpu/guests"]
 mod interpreter {
     lender!(Interpreter);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]
@@ -69,6 +74,8 @@ mod interpreter {
 #[path = "../../cpu/guests"]
 mod translator {
     lender!(Translator);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]
@@ -80,6 +87,8 @@ mod translator {
 mod lockstep {
     // Guests of two processors are translated and not compared.
     lender!(Lockstep);
+    #[path = "busy.rs"]
+    mod busy;
     #[path = "every.rs"]
     mod guests;
     #[path = "state.rs"]

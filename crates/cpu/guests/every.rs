@@ -4,6 +4,7 @@ use super::Lender;
 
 mod calls;
 mod debug;
+mod devices;
 mod exceptions;
 mod hot;
 mod identity;

@@ -5,6 +5,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use riad_cpu::x86::{cr4, model, msr};
 
+use super::Lender;
 use super::machine::{DATA, Guest};
 
 /// CPUID as the guest sees it: EAX, EBX, ECX, EDX.
@@ -58,7 +59,9 @@ fn cpuid_tells_the_frequency_of_the_time_stamp_counter() {
     let mut guest = Guest::long();
     let [denominator, numerator, crystal, _] = cpuid(&mut guest, 0x15, 0);
     let frequency = u64::from(crystal) * u64::from(numerator) / u64::from(denominator);
-    assert_eq!(frequency, 1_000_000_000);
+    let wanted = 1000 * u64::from(Lender::tsc_khz());
+    // A fraction of small numbers: within two millionths.
+    assert!(frequency.abs_diff(wanted) <= wanted / 500_000, "{frequency} Hz, and not {wanted}");
 }
 
 /// Whether this instruction raises #UD.
@@ -113,8 +116,9 @@ fn features_that_cpuid_shows_work() {
         ("LAHF", (0x8000_0001, 2, 0), |a| a.lahf()),
     ];
     for (name, bit, body) in features {
-        assert!(has(*bit), "{name} is part of riad-v1");
-        assert!(!undefined(body), "{name}");
+        // An engine may lack what its host does.
+        assert!(has(*bit) || Lender::NATIVE, "{name} is part of riad-v1");
+        assert!(!has(*bit) || !undefined(body), "{name}");
     }
 }
 
@@ -147,14 +151,18 @@ fn features_that_cpuid_hides_do_not_exist() {
         ("opcodes of 32-bit code", None, &[0x37]),
     ];
     for (name, bit, bytes) in features {
-        assert!(undefined(|a| a.db(bytes)), "{name}");
         assert!(bit.is_none_or(|bit| !has(bit)), "{name}");
+        // A processor that has an instruction runs it, whatever CPUID is made to say.
+        assert!(Lender::NATIVE || undefined(|a| a.db(bytes)), "{name}");
     }
 }
 
 #[test]
 fn lzcnt_and_tzcnt_are_bsr_and_bsf_where_they_do_not_exist() {
     assert!(!has((7, 1, 3)) && !has((0x8000_0001, 2, 5)));
+    if Lender::NATIVE {
+        return;
+    }
     let mut guest = Guest::long();
     guest.state.gpr[3] = 0x80;
     guest.program_finishes(|a| {
@@ -196,7 +204,7 @@ fn wrmsr(number: u32, value: u64) -> bool {
 
 #[test]
 fn unknown_registers_are_general_protection_faults() {
-    for number in [0x1234, 0xc000_0105, 0xc001_0015, 0xffff_ffff, 0x801] {
+    for number in [0x1234, 0xc000_0105, 0xc001_0fff, 0xffff_ffff, 0x801] {
         assert_eq!(rdmsr(number), None, "{number:#x}");
         assert!(!wrmsr(number, 0), "{number:#x}");
     }
@@ -258,9 +266,18 @@ fn the_time_stamp_counter_moves_with_guest_time_and_can_be_set() {
         a.mov(r9d, eax)?;
         a.rdtsc()
     });
-    assert_eq!(guest.state.gpr[8], 1000);
-    assert_eq!(guest.rdx() << 32 | guest.rax(), 0x2_1000_0000);
-    assert_eq!(guest.state.gpr[9] as u32, 0x1000_0000 - 1000, "TSC_ADJUST has the difference");
+    let (first, last) = (guest.state.gpr[8], guest.rdx() << 32 | guest.rax());
+    let adjusted = guest.state.gpr[9] as u32;
+    if Lender::COUNTS {
+        assert_eq!((first, last), (1000, 0x2_1000_0000));
+        assert_eq!(adjusted, 0x1000_0000 - 1000, "TSC_ADJUST has the difference");
+    } else {
+        // It moves meanwhile, for no more than a second.
+        let second = 1000 * u64::from(Lender::tsc_khz());
+        assert!((1000..second).contains(&first), "{first}");
+        assert!((0x2_1000_0000..0x2_1000_0000 + second).contains(&last), "{last:#x}");
+        assert!(adjusted <= 0x1000_0000 - 1000, "{adjusted:#x}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! the same, so that an exception nobody asked for ends the run and can be looked at as a [`Trap`].
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use iced_x86::IcedError;
@@ -136,7 +137,10 @@ impl Trap {
 /// One processor's machine.
 pub(crate) struct Guest {
     pub(crate) memory: GuestMemory,
+    /// The clock of guests whose instructions are counted; otherwise it stands still.
     pub(crate) clock: Arc<ManualClock>,
+    /// The clock that the engine goes by.
+    time: SharedClock,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) world: Arc<World>,
     pub(crate) vcpu: Box<dyn Vcpu>,
@@ -171,15 +175,30 @@ impl Guest {
     ) -> Self {
         let memory = GuestMemory::new(&[(Gpa(0), RAM)]).expect("memory");
         let config = VcpuConfig { count, tsc_khz: Lender::tsc_khz() };
+        let time = engine_clock.clone();
         let engine = Lender::engine(memory.clone(), engine_clock, config, code_cache);
         let world = Arc::new(World::default());
         let vcpu = Lender::add_vcpu(&engine, 0, world.clone());
         world.handles.lock().expect("handles").push(vcpu.handle());
         let tables = Tables::new(memory.clone());
         let state = VcpuState::flat_protected(0, CODE as u32);
-        let mut guest = Self { memory, clock, engine, world, vcpu, state, tables };
+        let mut guest = Self { memory, clock, time, engine, world, vcpu, state, tables };
         guest.lay_out();
         guest
+    }
+
+    /// The same machine on an engine of its own, stopped: memory and time are shared, and the processor
+    /// is in the state that it would be read from a file.
+    #[allow(dead_code, reason = "for tests that have more than one engine")]
+    pub(crate) fn moved(self, count: u32) -> Self {
+        let Self { memory, clock, time, engine: _, world: _, vcpu: old, state: _, tables } = self;
+        let state = old.state().expect("the state");
+        let config = VcpuConfig { count, tsc_khz: Lender::tsc_khz() };
+        let engine = Lender::engine(memory.clone(), time.clone(), config, None);
+        let world = Arc::new(World::default());
+        let vcpu = Lender::add_vcpu(&engine, 0, world.clone());
+        world.handles.lock().expect("handles").push(vcpu.handle());
+        Self { memory, clock, time, engine, world, vcpu, state, tables }
     }
 
     /// Descriptor table, task state and stubs, and registers that point to them.
@@ -479,6 +498,17 @@ impl Guest {
                 && (u32::from(cs & 3) > u32::from(s.segments.cs.dpl()) || flags & rflags::VM != 0));
         let stack = switched.then(|| (word(first + 3), word(first + 4) as u16));
         Some(Trap { vector, code, ip: word(first), cs, flags, stack })
+    }
+
+    /// Guest time is in this range of nanoseconds; where nobody counts instructions, it may be later.
+    pub(crate) fn is_at(&self, range: Range<u64>) {
+        let now = self.now();
+        assert!(now >= range.start && (now < range.end || !Lender::COUNTS), "{now}");
+    }
+
+    /// Guest time, nanoseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.time.now()
     }
 
     // --- registers ---

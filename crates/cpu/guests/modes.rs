@@ -1,11 +1,11 @@
 //! From mode to mode (SDM 3A, chapter 10), and starting a processor (SDM 3A, 9.4 and 10.1).
 
 use iced_x86::code_asm::*;
-use riad_clock::Clock;
 use riad_cpu::x86::{Activity, cr4, efer};
 use riad_cpu::{Exit, Limit};
 use riad_memory::Gpa;
 
+use super::Lender;
 use super::machine::{DATA, GDT, Guest, assemble, sel, stop};
 use super::tables::{P, PS, RW};
 
@@ -375,15 +375,19 @@ fn init_resets_what_it_should_and_leaves_the_rest() {
     guest.finishes();
     guest.engine.send_msi(0xfee0_0000, 0x4500);
     let before = guest.vcpu.state().expect("state");
-    assert_eq!(guest.vcpu.run(Limit::Instructions(0)).expect("an exit"), Exit::Limit);
-    let _ = guest.vcpu.run(Limit::Instructions(1)).expect("an exit");
+    if Lender::COUNTS {
+        assert_eq!(guest.vcpu.run(Limit::Instructions(0)).expect("an exit"), Exit::Limit);
+        let _ = guest.vcpu.run(Limit::Instructions(1)).expect("an exit");
+    }
+    // Where nobody counts, the request was taken when the state was asked for.
     let state = guest.vcpu.state().expect("state");
     assert_eq!((state.control.cr0 & 0x8000_0001, state.control.efer, state.control.cr4), (0, 0, 0));
     assert_eq!(state.segments.cs.base, 0xffff_0000, "the bootstrap processor starts over");
     assert_eq!((state.gpr[9], state.gpr[4]), (0, 0));
     assert_eq!(state.msrs, before.msrs);
     assert_eq!(state.fpu, before.fpu);
-    assert!(state.tsc >= before.tsc && guest.clock.now() > 0);
+    assert!(state.tsc >= before.tsc);
+    guest.is_at(1..u64::MAX);
 }
 
 #[test]
@@ -393,8 +397,12 @@ fn requests_that_were_not_taken_yet_are_part_of_the_state() {
     guest.engine.send_msi(0xfee0_1000, 0x4500);
     guest.engine.send_msi(0xfee0_1000, 0x4670);
     let saved = other.state().expect("state");
-    assert!(saved.events.init_pending);
-    assert_eq!(saved.events.start_up_pending, Some(0x70));
+    // An engine may have taken them as it was asked.
+    if saved.events.init_pending {
+        assert_eq!(saved.events.start_up_pending, Some(0x70));
+    } else {
+        assert_eq!(saved.segments.cs.selector, 0x7000);
+    }
     // In a new machine it starts where it was told to.
     let fresh = Guest::protected();
     fresh.memory.write(Gpa(0x7_0000), &assemble(0, 16, stop)).expect("RAM");

@@ -7,117 +7,30 @@ use riad_cpu::x86::{VcpuState, cr0, efer, rflags};
 use riad_cpu::{Exit, Limit};
 use riad_memory::Gpa;
 
-use super::machine::{CODE, DATA, Guest, RAM, USER_CODE, USER_DATA, sel, stop};
+use super::busy::{self, CALLS, HANDLER, ROUNDS, TIMER, outcome};
+use super::machine::{CODE, Guest, RAM, sel, stop};
 
-const HANDLER: u64 = 0x1_8000;
-const APIC: u64 = 0xfee0_0000;
-const ROUNDS: u32 = 1500;
 /// Instructions that a machine and its copy go on side by side.
 const STRETCH: u64 = 7000;
 
-/// A guest that does a bit of everything: level 3 computes with integers, x87 and SSE, copies
-/// strings, writes code and runs it, calls into level 0 and divides by zero; a periodic timer
-/// interrupts it; level 0 plays with shadows. It ends by itself; what it computed is at
-/// [`USER_DATA`].
+/// A busy guest that calls by SYSCALL and ends by itself.
 fn busy() -> Guest {
-    let mut guest = Guest::long();
-    guest.tables.map(APIC, APIC | 3);
-    guest.enter_user();
+    let mut guest = busy::busy(30_000, |a| a.syscall(), |_| Ok(()));
     let s = &mut guest.state;
-    s.rflags |= rflags::IF;
-    s.control.cr0 |= cr0::MP;
-    s.apic.svr = 0x1ff;
-    s.apic.lvt[0] = 0x2_0040;
-    s.apic.timer_divide = 0xb;
-    s.apic.timer_initial = 30_000;
-    s.apic.timer_start = Some(0);
     s.msrs.star = 0x20 << 48 | u64::from(sel::CODE64) << 32;
     s.msrs.lstar = HANDLER;
     s.msrs.sfmask = rflags::IF;
     // SYSCALL: count; end when R15 says so.
     guest.code(HANDLER, 64, |a| {
         let mut on = a.create_label();
-        a.inc(qword_ptr(DATA))?;
+        a.inc(qword_ptr(CALLS))?;
         a.test(r15, r15)?;
         a.jne(on)?;
         stop(a)?;
         a.set_label(&mut on)?;
         a.sysretq()
     });
-    // Timer: count, end of interrupt, with shadows on the way.
-    guest.gate64(0x40, HANDLER + 0x100, 0x8e, 0);
-    guest.code(HANDLER + 0x100, 64, |a| {
-        a.push(rax)?;
-        a.inc(qword_ptr(DATA + 8))?;
-        a.mov(eax, APIC as u32)?;
-        a.mov(dword_ptr(rax + 0xb0), 0)?;
-        a.mov(eax, ss)?;
-        a.mov(ss, eax)?;
-        a.sti()?;
-        a.nop()?;
-        a.cli()?;
-        a.pop(rax)?;
-        a.iretq()
-    });
-    // #DE: skip the two-byte instruction.
-    guest.gate64(0, HANDLER + 0x200, 0x8e, 1);
-    guest.code(HANDLER + 0x200, 64, |a| {
-        a.inc(qword_ptr(DATA + 16))?;
-        a.add(qword_ptr(rsp), 2)?;
-        a.iretq()
-    });
-    guest.code(USER_CODE, 64, |a| {
-        let mut again = a.create_label();
-        let mut patched = a.create_label();
-        a.mov(r15d, ROUNDS)?;
-        a.mov(ebx, USER_DATA as u32)?;
-        a.fninit()?;
-        a.fld1()?;
-        a.fldpi()?;
-        a.set_label(&mut again)?;
-        a.fadd_2(st1, st0)?;
-        a.fxch(st0, st1)?;
-        a.fsqrt()?;
-        a.fadd_2(st0, st1)?;
-        a.cvtsi2sd(xmm0, r15)?;
-        a.addsd(xmm1, xmm0)?;
-        a.paddq(xmm15, xmm1)?;
-        a.imul_3(r9, r15, 0x1003F)?;
-        a.add(r10, r9)?;
-        a.rol(r10, 7)?;
-        a.adc(r11, r10)?;
-        a.mov(qword_ptr(rbx + r15 * 8), r11)?;
-        a.lea(rsi, qword_ptr(rbx + 0x1000))?;
-        a.lea(rdi, qword_ptr(rbx + 0x3001))?;
-        a.mov(ecx, 700)?;
-        a.rep().movsb()?;
-        a.lea(r8, qword_ptr(patched))?;
-        a.mov(byte_ptr(r8 + 2), r10b)?;
-        a.set_label(&mut patched)?;
-        a.mov(r12d, 0)?;
-        a.add(r11, r12)?;
-        a.xor(ecx, ecx)?;
-        a.mov(eax, 5)?;
-        a.xor(edx, edx)?;
-        a.div(ecx)?;
-        a.syscall()?;
-        a.dec(r15)?;
-        a.jne(again)?;
-        a.fstp(qword_ptr(rbx + 0x8000))?;
-        a.fstp(qword_ptr(rbx + 0x8008))?;
-        a.movupd(xmmword_ptr(rbx + 0x8010), xmm1)?;
-        a.movdqu(xmmword_ptr(rbx + 0x8020), xmm15)?;
-        a.mov(qword_ptr(rbx + 0x8030), r11)?;
-        a.syscall()?;
-        a.ud2()
-    });
     guest
-}
-
-/// What the guest computed, whenever it was interrupted.
-fn outcome(guest: &Guest) -> (Vec<u8>, u64, u64) {
-    let computed = guest.memory.read_vec(Gpa(USER_DATA), 0x9000).expect("RAM");
-    (computed, guest.peek(DATA), guest.peek(DATA + 16))
 }
 
 /// The same machine again, from what can be written to a file.
@@ -145,8 +58,8 @@ fn a_guest_goes_on_the_same_after_being_rebuilt_at_any_instruction() {
     assert_eq!(ends(&mut reference), Exit::Stopped);
     let length = reference.vcpu.instructions().expect("it counts");
     let expected = outcome(&reference);
-    assert_eq!((expected.1, expected.2), (u64::from(ROUNDS) + 1, u64::from(ROUNDS)));
-    assert!(reference.peek(DATA + 8) > 3, "the timer interrupted it");
+    assert_eq!((expected.calls, expected.divisions), (u64::from(ROUNDS) + 1, u64::from(ROUNDS)));
+    assert!(reference.peek(TIMER) > 3, "the timer interrupted it");
 
     let config =
         ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };

@@ -126,13 +126,7 @@ impl Layer {
     /// [`Error::BadLayer`] says why not; [`Error::Io`].
     pub fn check_growth(path: &Path, size: u64) -> Result<(), Error> {
         let LayerInfo { size: old, base_size, allocated: _ } = Self::info(path)?;
-        let bad = |reason| Error::BadLayer { name: path.display().to_string(), reason };
-        if size < old {
-            return Err(bad(format!(
-                "it has {old} bytes already, and disks only grow: ask for more than that"
-            )));
-        }
-        Header { size, base_size }.check().map_err(bad)
+        check_growth(&path.display().to_string(), Header { size: old, base_size }, size).map(drop)
     }
 
     /// Makes the disk of a layer that is not in use larger, durably. What is new reads as zeros.
@@ -142,19 +136,46 @@ impl Layer {
     /// [`Error::Io`].
     pub fn grow(path: &Path, size: u64) -> Result<(), Error> {
         let name = path.display().to_string();
-        let file = open(path, &name)?;
-        let old = read_header(&file, &name)?;
-        Self::check_growth(path, size)?;
-        let new = Header { size, ..old };
-        let error = |source| Error::io("grow", &name, source);
-        // The length first: a header never promises what is not there.
-        file.set_len(DATA + size).and_then(|()| file.sync_all()).map_err(error)?;
-        file.write_all_at(&new.to_bytes(), 0).and_then(|()| file.sync_all()).map_err(error)
+        write_size(&open(path, &name)?, &name, size)
+    }
+
+    /// As [`grow`](Self::grow), while it is in use.
+    ///
+    /// # Errors
+    /// [`Error::BadLayer`] when it would become smaller, or too large; [`Error::Io`].
+    pub fn grow_in_use(&self, size: u64) -> Result<(), Error> {
+        // The map grows behind its end, where no flush writes; but one growth at a time.
+        let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_size(&self.file, self.overlay.name(), size)?;
+        self.overlay.grow(size)
     }
 
     fn error(&self, what: &'static str) -> impl Fn(io::Error) -> Error {
         move |source| Error::io(what, self.overlay.name(), source)
     }
+}
+
+/// The header of a layer that has become larger, if it may.
+fn check_growth(name: &str, old: Header, size: u64) -> Result<Header, Error> {
+    let bad = |reason| Error::BadLayer { name: name.to_owned(), reason };
+    if size < old.size {
+        return Err(bad(format!(
+            "it has {} bytes already, and disks only grow: ask for more than that",
+            old.size
+        )));
+    }
+    let new = Header { size, ..old };
+    new.check().map_err(bad)?;
+    Ok(new)
+}
+
+/// Makes a layer's file larger, durably.
+fn write_size(file: &File, name: &str, size: u64) -> Result<(), Error> {
+    let new = check_growth(name, read_header(file, name)?, size)?;
+    let error = |source| Error::io("grow", name, source);
+    // The length first: a header never promises what is not there.
+    file.set_len(DATA + size).and_then(|()| file.sync_all()).map_err(error)?;
+    file.write_all_at(&new.to_bytes(), 0).and_then(|()| file.sync_all()).map_err(error)
 }
 
 /// Opens a file for this process alone.
@@ -231,20 +252,20 @@ impl Disk for Layer {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits that are set from here on are the next flush's.
         let pages = self.overlay.map().take_changed();
-        let written = self.file.sync_data().and_then(|()| {
+        let sync = || self.file.sync_data().map_err(self.error("flush"));
+        let written = sync().and_then(|()| {
             if pages.is_empty() {
                 return Ok(());
             }
             for (number, bytes) in &pages {
                 let at = MAP + *number as u64 * PAGE_BYTES as u64;
-                self.file.write_all_at(bytes, at)?;
+                let written = self.file.write_all_at(bytes, at);
+                // What these bits speak of is durable by now: they can be written later.
+                written.map_err(|source| Error::change("flush", self.name(), source))?;
             }
-            self.file.sync_data()
+            sync()
         });
-        written.map_err(|source| {
-            self.overlay.map().put_back(&pages);
-            self.error("flush")(source)
-        })
+        written.inspect_err(|_| self.overlay.map().put_back(&pages))
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {

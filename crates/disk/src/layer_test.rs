@@ -254,3 +254,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_disk_grows_while_it_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layer");
+    let base = || Arc::new(MemDisk::new(1 << 20).unwrap());
+    Layer::create(&path, 1 << 20, 2 << 20).unwrap();
+    let layer = Layer::open(&path, base()).unwrap();
+    layer.write((2 << 20) - 4096, &[7; 4096]).unwrap();
+    assert!(layer.write(2 << 20, &[1; 512]).is_err());
+    layer.grow_in_use(512 << 20).unwrap();
+    assert_eq!(layer.size(), 512 << 20);
+    let mut read = [9; 4096];
+    layer.read((512 << 20) - 4096, &mut read).unwrap();
+    assert_eq!(read, [0; 4096]);
+    layer.write((512 << 20) - 8192, &[8; 4096]).unwrap();
+    layer.flush().unwrap();
+    let error = layer.grow_in_use(1 << 20).unwrap_err().to_string();
+    assert!(error.contains("disks only grow"), "{error}");
+    drop(layer);
+    assert_eq!(Layer::info(&path).unwrap().size, 512 << 20);
+    let layer = Layer::open(&path, base()).unwrap();
+    for (at, byte) in [((2 << 20) - 4096, 7), ((512 << 20) - 8192, 8), (3 << 20, 0)] {
+        layer.read(at, &mut read).unwrap();
+        assert_eq!(read, [byte; 4096], "{at}");
+    }
+}

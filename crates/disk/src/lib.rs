@@ -2,7 +2,7 @@
 //!
 //! A block device sees a [`Disk`] and nothing else: [`RawDisk`] is a file or a block device of the
 //! host, [`Overlay`] keeps what is written apart from a base that stays as it is, [`Layer`] does so
-//! in a file that lasts, and [`MemDisk`] is for tests. All may be used from several threads at once. Ranges come from the guest, so every
+//! in a file that lasts, [`Qcow2`] reads QEMU's images, and [`MemDisk`] is for tests. All may be used from several threads at once. Ranges come from the guest, so every
 //! method checks them; the data of concurrent accesses to the same bytes is undefined, as on
 //! hardware.
 //!
@@ -11,6 +11,7 @@
 mod layer;
 mod mem;
 mod overlay;
+mod qcow2;
 mod raw;
 mod sparse;
 mod sys;
@@ -18,10 +19,12 @@ mod sys;
 pub use layer::{Layer, LayerInfo};
 pub use mem::MemDisk;
 pub use overlay::{CLUSTER_SIZE, Overlay, OverlayState};
+pub use qcow2::Qcow2;
 pub use raw::RawDisk;
 pub use sparse::copy as copy_sparse;
 
 use std::fmt;
+use std::io::ErrorKind;
 
 /// Bytes in a sector, the unit of virtio-blk addresses (virtio 1.3, section 5.2).
 pub const SECTOR_SIZE: u64 = 512;
@@ -34,6 +37,17 @@ pub enum Error {
     Io {
         /// `read`, `write`, `flush`, ...
         what: &'static str,
+        /// The disk's file, as the user knows it.
+        name: String,
+        /// The host's reason.
+        source: std::io::Error,
+    },
+    /// The host has no room for what is written. Nothing of it counts as written, and it can be
+    /// written again when there is room.
+    #[error(
+        "there is no room on the host for disk {name}: {source}; make room on that file system"
+    )]
+    Full {
         /// The disk's file, as the user knows it.
         name: String,
         /// The host's reason.
@@ -76,6 +90,14 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// An image of another format that cannot be read.
+    #[error("{name} cannot be read as a disk: {reason}")]
+    BadImage {
+        /// The file.
+        name: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The saved state of an overlay does not belong to this base.
     #[error(
         "the saved overlay does not fit disk {name}: {reason}; \
@@ -93,6 +115,16 @@ impl Error {
     /// An error of the host's.
     fn io(what: &'static str, name: &str, source: std::io::Error) -> Self {
         Self::Io { what, name: name.to_owned(), source }
+    }
+
+    /// An error of the host's at a change that can be made again as it is.
+    fn change(what: &'static str, name: &str, source: std::io::Error) -> Self {
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Self::Full { name: name.to_owned(), source }
+            }
+            _ => Self::io(what, name, source),
+        }
     }
 }
 
@@ -137,12 +169,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Writes `buf` at `offset`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::ReadOnly`], [`Error::Io`].
+    /// [`Error::OutOfRange`], [`Error::ReadOnly`], [`Error::Full`], [`Error::Io`].
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error>;
     /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Full`] when it can be asked for again; [`Error::Io`] when something may be lost.
     fn flush(&self) -> Result<(), Error>;
     /// Gives the space of a range back; it reads as anything (Riad: zeros) afterwards.
     ///
@@ -154,4 +186,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// # Errors
     /// As for [`write`](Self::write).
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error>;
+    /// Whether a guest whose write finds the host [full](Error::Full) is to wait until there is
+    /// room, rather than be told of an error that it would take for a broken disk.
+    fn waits_for_room(&self) -> bool {
+        true
+    }
 }

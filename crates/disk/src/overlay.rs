@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -45,8 +46,9 @@ pub struct Overlay {
     delta: File,
     /// Where the disk begins in the delta, in bytes.
     origin: u64,
-    /// Size of the disk in bytes. What is past the base's end reads as zeros until it is written.
-    size: u64,
+    /// Size of the disk in bytes, which only grows. What is past the base's end reads as zeros until
+    /// it is written.
+    size: AtomicU64,
     /// Held for reading by accesses that leave it as it is, and for writing by those that bring
     /// clusters into the delta, over their whole length: what they copy must not change meanwhile.
     map: RwLock<Bitmap>,
@@ -104,7 +106,21 @@ impl Overlay {
         size: u64,
     ) -> Result<Self, Error> {
         delta.set_len(origin + size).map_err(|source| Error::io("resize", &name, source))?;
+        let size = AtomicU64::new(size);
         Ok(Self { base, name, delta, origin, size, map: RwLock::new(map) })
+    }
+
+    /// Makes the disk larger, while it is in use. What is new reads as zeros.
+    pub(crate) fn grow(&self, size: u64) -> Result<(), Error> {
+        let mut map = self.map();
+        if size <= self.size() {
+            return Ok(());
+        }
+        self.delta.set_len(self.origin + size).map_err(self.error("grow"))?;
+        map.extend(size.div_ceil(CLUSTER_SIZE)).map_err(self.error("grow"))?;
+        // Nobody reaches what the map does not have yet.
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 
     /// Which clusters are in the delta, for whoever makes that durable. Nothing is written
@@ -121,7 +137,7 @@ impl Overlay {
     pub fn save(&self, delta: &File) -> Result<OverlayState, Error> {
         let Self { base: _, name: _, delta: from, origin, size, map } = self;
         let map = map.read().unwrap_or_else(PoisonError::into_inner);
-        let size = *size;
+        let size = size.load(Ordering::Acquire);
         delta.set_len(size).map_err(self.error("save"))?;
         let written: Vec<Range<u64>> = map.runs(0..map.len()).filter_map(|run| run.set()).collect();
         let mut buf = vec![0; 64 * CLUSTER];
@@ -151,6 +167,10 @@ impl Overlay {
         move |source| Error::io(what, &self.name, source)
     }
 
+    fn changing(&self, what: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::change(what, &self.name, source)
+    }
+
     /// Reads from the base, and zeros past its end.
     fn read_base(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         let left = self.base.size().saturating_sub(offset);
@@ -164,14 +184,14 @@ impl Overlay {
     /// of the disk and inside the cluster.
     fn copy_around(&self, cluster: u64, keep: Range<u64>) -> Result<(), Error> {
         let start = cluster * CLUSTER_SIZE;
-        let end = (start + CLUSTER_SIZE).min(self.size);
+        let end = (start + CLUSTER_SIZE).min(self.size());
         let mut buf = [0; CLUSTER];
         for part in [start..keep.start, keep.end..end] {
             let len = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(0);
             if let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) {
                 self.read_base(part.start, buf)?;
                 let at = self.origin + part.start;
-                self.delta.write_all_at(buf, at).map_err(self.error("write"))?;
+                self.delta.write_all_at(buf, at).map_err(self.changing("write"))?;
             }
         }
         Ok(())
@@ -192,7 +212,7 @@ impl Overlay {
         let clusters = offset / CLUSTER_SIZE..end.div_ceil(CLUSTER_SIZE);
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         if map.all(clusters.clone()) {
-            return change(&self.delta).map_err(self.error(what));
+            return change(&self.delta).map_err(self.changing(what));
         }
         drop(map);
 
@@ -201,13 +221,13 @@ impl Overlay {
         let (first, last) = (clusters.start, clusters.end - 1);
         for cluster in [Some(first), (last != first).then_some(last)].into_iter().flatten() {
             let start = cluster * CLUSTER_SIZE;
-            let stop = (start + CLUSTER_SIZE).min(self.size);
+            let stop = (start + CLUSTER_SIZE).min(self.size());
             let keep = offset.max(start)..end.min(stop);
             if keep != (start..stop) && !map.all(cluster..cluster + 1) {
                 self.copy_around(cluster, keep)?;
             }
         }
-        change(&self.delta).map_err(self.error(what))?;
+        change(&self.delta).map_err(self.changing(what))?;
         map.set(clusters);
         Ok(())
     }
@@ -234,7 +254,7 @@ impl Disk for Overlay {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     fn read_only(&self) -> bool {

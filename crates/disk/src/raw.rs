@@ -57,12 +57,16 @@ impl RawDisk {
         move |source| Error::io(what, &self.name, source)
     }
 
+    fn changing(&self, what: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::change(what, &self.name, source)
+    }
+
     /// Makes a checked range read as zeros: with a hole, or by writing them.
     fn zero(&self, what: &'static str, offset: u64, len: u64) -> Result<(), Error> {
-        if len == 0 || sys::punch_hole(&self.file, offset, len).map_err(self.error(what))? {
+        if len == 0 || sys::punch_hole(&self.file, offset, len).map_err(self.changing(what))? {
             return Ok(());
         }
-        write_zeros(&self.file, offset, len).map_err(self.error(what))
+        write_zeros(&self.file, offset, len).map_err(self.changing(what))
     }
 }
 
@@ -98,7 +102,7 @@ impl Disk for RawDisk {
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         check_write(self, offset, length(buf))?;
-        self.file.write_all_at(buf, offset).map_err(self.error("write"))
+        self.file.write_all_at(buf, offset).map_err(self.changing("write"))
     }
 
     fn flush(&self) -> Result<(), Error> {

@@ -2,17 +2,20 @@
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use riad_agent::client::{
     ClientError, ControlEvent, ControlReceiver, ControlSender, Events, SessionEnd, SessionIo,
     run_session,
 };
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
-use riad_vmm::{Console, Ending, Guest, Keyboard, NetHandle, Vm, VmConfig, VsockHandle};
+use riad_vmm::{
+    BlkHandle, Console, Ending, Guest, Keyboard, Meter, NetHandle, Vm, VmConfig, VsockHandle,
+};
 
+use crate::jumps::{Jumps, LOOK};
 use crate::limits::Limits;
-use crate::timings::{StageTime, Stopwatch};
+use crate::timings::{Counts, StageTime, Stopwatch};
 use crate::watch::{self, News, Teller};
 use crate::{ConsoleTail, Error, Stage, printable};
 
@@ -79,6 +82,8 @@ impl Booted {
     /// The guest died.
     pub(crate) fn serve(&mut self, stopping: &mut dyn FnMut()) -> Result<Over, Error> {
         let stage = Stage::Running;
+        let began = Instant::now();
+        let mut jumps = Jumps::new(wall(), began.elapsed());
         loop {
             if std::mem::take(&mut self.stop_wanted) {
                 stopping();
@@ -86,7 +91,11 @@ impl Booted {
                     tracing::warn!(%source, "the agent does not take the order to stop");
                 }
             }
-            match self.news.recv() {
+            if jumps.look(wall(), began.elapsed()) {
+                self.tell_time();
+            }
+            match receive(&self.news, Instant::now().checked_add(LOOK)) {
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(News::Ended(Ending::PowerOff)) => return Ok(Over::PoweredOff),
                 Ok(News::Ended(Ending::Reset)) => return Ok(Over::Reset),
                 Ok(News::Unplug) => return Ok(Over::Unplugged),
@@ -95,11 +104,20 @@ impl Booted {
                     return Err(last_words(death, stage, &self.console, &self.news));
                 }
                 Ok(_) => {}
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     let (source, console) = (ClientError::Gone, tail(&self.console));
                     return Err(Error::Agent { stage, source, console });
                 }
             }
+        }
+    }
+
+    /// The host's clock jumped: the guest's is set to it.
+    fn tell_time(&self) {
+        let nanos = u64::try_from(wall().as_nanos()).unwrap_or(u64::MAX);
+        match self.events.set_time(nanos) {
+            Ok(()) => tracing::info!("the host's clock jumped, and the guest's was set to it"),
+            Err(source) => tracing::warn!(%source, "the agent does not take the time"),
         }
     }
 
@@ -208,10 +226,10 @@ impl Booted {
         }
     }
 
-    /// Stops the machine dead. Gives how many instructions it retired, if they were counted.
-    pub(crate) fn stop(self) -> Option<u64> {
+    /// Stops the machine dead. Gives what its engine counted.
+    pub(crate) fn stop(self) -> Counts {
         self.vm.pause();
-        self.vm.instructions()
+        Counts { instructions: self.vm.instructions(), exits: self.vm.exits() }
     }
 
     /// The limits it runs under.
@@ -247,6 +265,16 @@ impl Booting {
     /// The way to type on its console.
     pub(crate) fn keyboard(&self) -> Keyboard {
         self.vm.keyboard()
+    }
+
+    /// What it uses.
+    pub(crate) fn meter(&self) -> Meter {
+        self.vm.meter()
+    }
+
+    /// The host's end of its root disk.
+    pub(crate) fn root_disk(&self) -> Option<BlkHandle> {
+        self.vm.disks().first().cloned()
     }
 
     /// Its console.
@@ -315,6 +343,11 @@ impl Booting {
     fn deadline(&self) -> Option<Instant> {
         self.limits.of(self.stage).and_then(|limit| Instant::now().checked_add(limit))
     }
+}
+
+/// The host's wall clock, since the Unix epoch.
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn receive(news: &Receiver<News>, deadline: Option<Instant>) -> Result<News, RecvTimeoutError> {

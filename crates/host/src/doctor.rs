@@ -114,12 +114,7 @@ fn kvm_engine() -> Finding {
                 "; measured: {speed} million instructions a second, the software engine {soft}"
             );
             if measured.choice() == EngineKind::Kvm {
-                return Finding::note(
-                    KVM,
-                    found,
-                    "faster, but this engine is new and has not booted a whole system yet: machines \
-                     run on the software engine unless --engine kvm asks for it",
-                );
+                return Finding::ok(KVM, format!("{found}; machines run on it"));
             }
             let advice = if kvm.is_hardware() {
                 "machines run on the software engine, which is faster here; see whether this host's \

@@ -27,6 +27,14 @@ pub enum Error {
     /// There is nothing of that name to remove.
     #[error("there is no image called '{0}'; `riad image ls` lists the images that there are")]
     NoSuchImage(String),
+    /// An image cannot be written to a file.
+    #[error("cannot write the image to {}: {source}", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file that the machine starts with cannot be read.
     #[error("cannot read the {what} {}: {source}", path.display())]
     File {

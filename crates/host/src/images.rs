@@ -1,9 +1,9 @@
 //! Images on this computer: finding, building, listing and removing them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use riad_image::{BuildOptions, Image, Store};
-pub use riad_image::{ImageMeta, ImageRef, Listed, Progress, Stage as BuildStage};
+use riad_image::{BuildOptions, Image, ImportOptions, Store};
+pub use riad_image::{ImageMeta, ImageRef, Listed, Progress, Pruned, Stage as BuildStage};
 use riad_vmm::EngineKind;
 
 use crate::configure::Configurer;
@@ -140,6 +140,67 @@ pub fn remove(name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::NoSuchImage(name.to_owned()))
+}
+
+/// The image of that name, which has to be there; or of that id, as [`list`] tells it.
+///
+/// # Errors
+/// [`Error::NoSuchImage`], or it is damaged.
+pub fn find(name: &str) -> Result<Image, Error> {
+    let store = open()?;
+    // A name that cannot be one may be an id, and the other way round.
+    if let Ok(reference) = name.parse::<ImageRef>()
+        && let Some(image) = store.find(&reference, crate::DEFAULT_ARCH)?
+    {
+        return Ok(image);
+    }
+    let by_id = store.list()?.into_iter().find(|listed| listed.id == name);
+    match by_id {
+        Some(listed) => Ok(listed.image?),
+        None => Err(Error::NoSuchImage(name.to_owned())),
+    }
+}
+
+/// Makes an image of a raw disk, or of an archive of a root file system, with the kernel of another
+/// image. `size` is that of the file system an archive is written to.
+///
+/// # Errors
+/// See [`Error`].
+pub fn import(
+    file: &Path,
+    name: &str,
+    kernel_of: &str,
+    size: Option<u64>,
+    observer: &mut dyn Observer,
+) -> Result<Image, Error> {
+    let options = ImportOptions {
+        file: file.to_owned(),
+        name: name.to_owned(),
+        kernel_of: find(kernel_of)?,
+        size: size.unwrap_or(riad_image::DEFAULT_SIZE),
+    };
+    let mut progress = |progress: Progress| observer.image(&progress);
+    Ok(riad_image::import(&open()?, &options, &mut progress)?)
+}
+
+/// Writes an image's root file system to a file that must not exist: a raw disk, of which only what
+/// is in it takes space.
+///
+/// # Errors
+/// There is no such image, or the file cannot be written.
+pub fn export(name: &str, file: &Path) -> Result<(), Error> {
+    let rootfs = find(name)?.rootfs();
+    let failed = |source| Error::Export { path: file.to_owned(), source };
+    riad_disk::copy_sparse(&rootfs, file).map_err(failed)
+}
+
+/// Removes images that no name stands for, or all; and downloads. With `dry_run`, only says what it
+/// would remove.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub fn prune(all: bool, dry_run: bool) -> Result<Vec<Pruned>, Error> {
+    Ok(open()?.prune(all, dry_run)?)
 }
 
 /// Removes what builds that were interrupted have left.

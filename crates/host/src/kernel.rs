@@ -6,7 +6,8 @@ use std::sync::Arc;
 use riad_disk::{Disk, RawDisk};
 use riad_vmm::Guest;
 
-use crate::Error;
+use crate::room::{self, Room};
+use crate::{Error, Notice};
 
 /// A kernel, what it is started with, and nothing else: what `riad boot` boots.
 #[derive(Debug, Clone, Default)]
@@ -38,12 +39,14 @@ impl Kernel {
     }
 }
 
-/// A disk in a file or block device of the host.
+/// A disk in a file or block device of the host. `notice` hears when there is no room there for what
+/// the guest writes, and when there is again.
 ///
 /// # Errors
 /// [`Error::Disk`].
-pub fn open_disk(path: &Path, read_only: bool) -> Result<Arc<dyn Disk>, Error> {
-    Ok(Arc::new(RawDisk::open(path, read_only)?))
+pub fn open_disk(path: &Path, read_only: bool, notice: Notice) -> Result<Arc<dyn Disk>, Error> {
+    let disk = Arc::new(RawDisk::open(path, read_only)?);
+    Ok(Arc::new(Room::new(disk, Box::new(move |why| notice(&room::sentence(why))))))
 }
 
 /// What the monitor refused, with the kernel named where it is the kernel's fault.

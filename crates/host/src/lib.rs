@@ -6,6 +6,8 @@
 //! * [`machines`] are the named machines of this user: a folder each. [`process`] is the process that
 //!   each of them has while it runs, and the way to talk to it.
 //! * [`network`] is what their network cards are plugged into.
+//! * [`journal`] is the record of what happened to them.
+//! * [`invoker`] is who runs Riad, whom new machines are made to fit.
 //! * [`mod@copy`] moves files into a running machine and out of it.
 //! * [`images`] finds, builds, lists and removes images. Building boots a machine of ours to run the
 //!   packages' own scripts, in `configure.rs`.
@@ -31,6 +33,9 @@ pub mod copy;
 pub mod doctor;
 mod error;
 pub mod images;
+pub mod invoker;
+pub mod journal;
+mod jumps;
 mod kernel;
 mod limits;
 mod machine;
@@ -39,20 +44,22 @@ pub mod network;
 mod observed;
 mod printable;
 pub mod process;
+mod room;
 mod size;
 mod stage;
 mod timings;
 mod watch;
+mod watched;
 
 pub use command::Command;
 pub use error::{ConsoleTail, Error};
 pub use images::{ImageOptions, ImageRef, Progress};
 pub use kernel::{Kernel, open_disk, start_error};
-pub use machine::{Machine, MachineOptions};
+pub use machine::{Machine, MachineOptions, Notice};
 pub use network::{Network, NetworkError, NetworkStatus, Publish};
 pub use printable::printable;
 pub use riad_agent::client::{ControlEvent, ControlSender, ExitStatus, SessionIo, control};
-pub use riad_agent::protocol::TtyRequest;
+pub use riad_agent::protocol::{FileSystem, Measures, TtyRequest};
 pub use size::{Size, SizeError};
 pub use stage::{Observer, Stage};
 pub use timings::{StageTime, Timings};

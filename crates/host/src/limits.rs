@@ -63,6 +63,8 @@ impl Limits {
             // what it missed: that says more than this limit would.
             Stage::Userland => 33,
             Stage::Agent => 6,
+            // A dozen programs, beside an init system that starts a hundred.
+            Stage::Setup => 20,
             // From the request to the first instruction of the command.
             Stage::Command => 6,
             Stage::Teardown => 6,

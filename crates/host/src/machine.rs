@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, control};
+use riad_confine::{Inherited, Kind, Process};
 use riad_disk::{Disk, Overlay, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{CpuModel, EngineKind, Guest, VmConfig, choose_engine};
 
 use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
 use crate::kernel::read;
 use crate::limits::Limits;
 use crate::network::{Network, Plug, Publish};
+use crate::room::{self, Room};
 use crate::timings::Stopwatch;
 use crate::{Command, Error, Observer, Stage, Timings, cmdline, machines};
+
+/// Hears what a person should know while a guest runs, a sentence at a time.
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What a machine is made to.
 pub struct MachineOptions {
@@ -28,6 +33,8 @@ pub struct MachineOptions {
     pub memory: u64,
     /// The engine.
     pub engine: EngineKind,
+    /// Whose features it shows.
+    pub cpu: CpuModel,
     /// Bytes of translated code that a software engine keeps.
     pub code_cache: u64,
     /// A kernel in place of the image's.
@@ -42,6 +49,10 @@ pub struct MachineOptions {
     pub publish: Vec<Publish>,
     /// Where the serial console is shown.
     pub console: Option<Box<dyn Write + Send>>,
+    /// Who hears of what is wrong and can be helped.
+    pub notice: Notice,
+    /// What the process was started with, which is closed before the guest runs.
+    pub inherited: Option<Inherited>,
 }
 
 /// A machine that runs, with an agent that answers. Dropping it ends it; nothing of it is left.
@@ -53,8 +64,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Finds or builds the image, builds a machine from it, and waits until its agent answers.
-    /// `began` is when the process started, for the timings.
+    /// Finds or builds the image, builds a machine from it, and waits until its agent answers. When
+    /// the machine is about to be built, the process is confined for good ([`riad_confine`]): it can
+    /// open no files afterwards, and the variables of its environment are gone. `began` is when the process started, for the timings.
     ///
     /// # Errors
     /// See [`Error`]. The stage that failed is the last one that `observer` heard of.
@@ -70,6 +82,7 @@ impl Machine {
             cpus: options.cpus,
             memory: options.memory,
             engine,
+            cpu: options.cpu,
             code_cache: options.code_cache,
             ..VmConfig::default()
         };
@@ -85,8 +98,22 @@ impl Machine {
 
         observer.stage(Stage::Machine);
         let guest = guest(&options, &plug, &image, limits)?;
-        config.disks = vec![overlay(&image)?];
+        let notice = options.notice;
+        let told = Box::new(move |why: Option<&_>| notice(&room::sentence(why)));
+        config.disks = vec![Arc::new(Room::new(overlay(&image)?, told))];
         let control = control().map_err(|source| Error::Host { what: "a pipe", source })?;
+        // From here on nothing can be opened; what is needed is.
+        let process = Process::new(Kind::Command).kvm(engine == EngineKind::Kvm);
+        let mut process = Some(process.network(plug.control.is_some()));
+        let mut inherited = options.inherited;
+        let mut confined = Vec::new();
+        observer.alone(&mut || {
+            if let Some(inherited) = inherited.take() {
+                inherited.close();
+            }
+            confined = process.take().map(Process::confine).unwrap_or_default();
+        });
+        tracing::info!(?confined, "what of its rights the process gave up");
         let booted = Booted::boot(config, &guest, options.console, limits, &mut |stage| {
             if stage == Stage::Kernel {
                 watch.ended(Stage::Machine);
@@ -128,9 +155,9 @@ impl Machine {
     pub fn finish(self) -> Timings {
         let Self { booted, plug: _, mut watch, control: _ } = self;
         watch.ended(Stage::Command);
-        let instructions = booted.stop();
+        let counts = booted.stop();
         watch.ended(Stage::Teardown);
-        watch.finish(instructions)
+        watch.finish(counts)
     }
 }
 

@@ -6,62 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use riad_disk::{Disk, Error};
 
+use crate::watched::{Watch, Watched};
+
 /// Called once.
 type Notify = Box<dyn Fn() + Send + Sync>;
 
 /// A disk whose first read is told.
-pub(crate) struct Observed {
-    disk: Arc<dyn Disk>,
+pub(crate) type Observed = Watched<FirstRead>;
+
+/// Looks for the first read.
+pub(crate) struct FirstRead {
     was_read: AtomicBool,
     notify: Notify,
 }
 
 impl Observed {
     pub(crate) fn new(disk: Arc<dyn Disk>, notify: Notify) -> Self {
-        Self { disk, was_read: AtomicBool::new(false), notify }
+        Self::by(FirstRead { was_read: AtomicBool::new(false), notify }, disk)
     }
 }
 
-impl std::fmt::Debug for Observed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.disk.fmt(f)
-    }
-}
-
-impl Disk for Observed {
-    fn name(&self) -> &str {
-        self.disk.name()
-    }
-
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
-    fn read_only(&self) -> bool {
-        self.disk.read_only()
-    }
-
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+impl Watch for FirstRead {
+    fn reads(&self) {
         if !self.was_read.swap(true, Ordering::Relaxed) {
             (self.notify)();
         }
-        self.disk.read(offset, buf)
-    }
-
-    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
-        self.disk.write(offset, buf)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.disk.flush()
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
-        self.disk.discard(offset, len)
-    }
-
-    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
-        self.disk.write_zeroes(offset, len)
     }
 }
 
@@ -101,6 +70,11 @@ impl Disk for Unflushed {
 
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
         self.0.write_zeroes(offset, len)
+    }
+
+    /// Nobody would be told.
+    fn waits_for_room(&self) -> bool {
+        false
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Stage {
     Userland,
     /// The agent introduces itself.
     Agent,
+    /// A named machine's guest is made to fit its user: at its first start.
+    Setup,
     /// A named machine is in use.
     Running,
     /// The user's command runs.
@@ -42,6 +44,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Userland => "userland",
             Self::Agent => "agent",
+            Self::Setup => "setup",
             Self::Running => "running",
             Self::Command => "command",
             Self::Teardown => "teardown",
@@ -61,4 +64,10 @@ pub trait Observer {
     fn stage(&mut self, stage: Stage);
     /// Something happened in the building of an image.
     fn image(&mut self, progress: &Progress);
+    /// The process is about to give up what its machine does not need, which `then` does, once. An
+    /// observer that has threads of its own ends them before, and may start them again afterwards:
+    /// what they do then is confined too.
+    fn alone(&mut self, then: &mut dyn FnMut()) {
+        then();
+    }
 }

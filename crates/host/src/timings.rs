@@ -1,5 +1,6 @@
 //! Where the time went.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ pub struct StageTime {
 }
 
 /// Where the time of one `riad run` went. As JSON: `{"stages": [{"stage": "kernel", "ms": 1.5},
-/// ...], "total_ms": ..., "instructions": ..., "mips": ...}`; what is not known is null, and keys are
+/// ...], "total_ms": ..., "instructions": ..., "mips": ..., "exits": {"mmio-read": 5, ...}}`;
+/// what is not known is null, and keys are
 /// only ever added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timings {
@@ -27,6 +29,8 @@ pub struct Timings {
     /// Instructions that the guest's processors retired, where the engine counts them: translated
     /// code that runs freely is not counted.
     pub instructions: Option<u64>,
+    /// How often processors left the guest, by kind, where the engine counts that.
+    pub exits: Vec<(&'static str, u64)>,
 }
 
 impl Timings {
@@ -58,6 +62,8 @@ struct TimingsJson {
     total_ms: f64,
     instructions: Option<u64>,
     mips: Option<f64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    exits: BTreeMap<&'static str, u64>,
 }
 
 impl Serialize for Timings {
@@ -70,9 +76,19 @@ impl Serialize for Timings {
             total_ms: ms(self.total),
             instructions: self.instructions,
             mips: self.mips().map(|mips| (mips * 10.0).round() / 10.0),
+            exits: self.exits.iter().copied().collect(),
         }
         .serialize(serializer)
     }
+}
+
+/// What an engine counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Instructions that were retired.
+    pub(crate) instructions: Option<u64>,
+    /// How often processors left the guest, by kind.
+    pub(crate) exits: Vec<(&'static str, u64)>,
 }
 
 /// Measures stages as they go by.
@@ -115,8 +131,9 @@ impl Stopwatch {
     }
 
     /// The result.
-    pub(crate) fn finish(self, instructions: Option<u64>) -> Timings {
-        Timings { stages: self.stages, total: self.began.elapsed(), instructions }
+    pub(crate) fn finish(self, counts: Counts) -> Timings {
+        let Counts { instructions, exits } = counts;
+        Timings { stages: self.stages, total: self.began.elapsed(), instructions, exits }
     }
 }
 

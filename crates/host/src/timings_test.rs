@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{StageTime, Stopwatch, Timings};
+use super::{Counts, StageTime, Stopwatch, Timings};
 use crate::Stage;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ fn the_guests_clock_divides_what_the_hosts_measured() {
         StageTime { stage: Stage::Agent, time: SECOND },
     ];
     watch.ended_with(Stage::Kernel, &later);
-    let timings = watch.finish(Some(20_000_000));
+    let timings = watch.finish(Counts { instructions: Some(20_000_000), ..Counts::default() });
     assert_eq!(
         timings.stages.iter().map(|s| s.stage).collect::<Vec<_>>(),
         [Stage::Kernel, Stage::Userland, Stage::Agent]
@@ -36,7 +36,7 @@ fn a_guest_that_lies_about_its_clock_takes_no_more_than_there_was() {
         StageTime { stage: Stage::Agent, time: huge },
     ];
     watch.ended_with(Stage::Kernel, &later);
-    let timings = watch.finish(None);
+    let timings = watch.finish(Counts::default());
     assert!(timings.stages.iter().map(|s| s.time).sum::<Duration>() <= timings.total);
 }
 
@@ -46,6 +46,7 @@ fn json_has_stable_keys() {
         stages: vec![StageTime { stage: Stage::Kernel, time: Duration::from_micros(1_500_250) }],
         total: 2 * SECOND,
         instructions: Some(150_025_000),
+        exits: Vec::new(),
     };
     assert_eq!(
         serde_json::to_string(&timings).unwrap(),
@@ -55,7 +56,8 @@ fn json_has_stable_keys() {
 
 #[test]
 fn without_instructions_there_is_no_speed() {
-    let timings = Timings { stages: Vec::new(), total: SECOND, instructions: None };
+    let timings =
+        Timings { stages: Vec::new(), total: SECOND, instructions: None, exits: Vec::new() };
     assert_eq!(timings.mips(), None);
     assert_eq!(
         serde_json::to_string(&timings).unwrap(),

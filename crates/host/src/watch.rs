@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use riad_agent::client::{ClientError, Events};
 use riad_agent::protocol::PORT;
+use riad_confine::Kind;
 use riad_disk::Disk;
 use riad_vmm::{ConsoleLine, Ending, Vm};
 
@@ -96,7 +97,7 @@ impl Teller {
                     teller.tell(News::Ended(ending));
                 }
             };
-            std::thread::Builder::new().name("endings".into()).spawn(body).map_err(host)?;
+            riad_confine::spawn(Kind::Listener, "endings", body).map_err(host)?;
         }
         if let Some(vsock) = vm.vsock() {
             let what = "a vsock port to listen on";
@@ -110,7 +111,7 @@ impl Teller {
                 let events = Events::accept(stream, limits.of(Stage::Agent));
                 teller.tell(News::Hello(Box::new(events)));
             };
-            std::thread::Builder::new().name("agent".into()).spawn(body).map_err(host)?;
+            riad_confine::spawn(Kind::Listener, "agent", body).map_err(host)?;
         }
         Ok(())
     }

@@ -168,7 +168,7 @@ pub fn build(
 }
 
 /// A further name must not be one that Riad gives itself.
-fn check_own_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_own_name(name: &str) -> Result<(), Error> {
     ImageRef::check_name(name)?;
     if name == "debian" || name.starts_with("debian-") {
         return Err(Error::BadName { name: name.to_owned() });
@@ -502,6 +502,6 @@ fn uuid(digest: &str) -> [u8; 16] {
 }
 
 /// Seconds since the Unix epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

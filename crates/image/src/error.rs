@@ -102,6 +102,14 @@ pub enum Error {
         /// The caller's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file cannot be imported.
+    #[error("{} cannot be imported: {reason}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A stored image is damaged.
     #[error(
         "the image {} is damaged ({reason}); remove it with `riad image rm` and build it again",

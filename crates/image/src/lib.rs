@@ -18,10 +18,12 @@
 //!   under a name that a package chose.
 //! * Everything downloaded is hostile until a hash that a signature vouches for says otherwise; the
 //!   parsers do not rely on it even then. [`packages::parse_packages`], [`release::Release::parse`],
-//!   [`release::clear_text`], [`deb::read_members`], [`dependency::parse`] and
-//!   [`kernel::module_info`] are where to point a fuzzer.
+//!   [`release::clear_text`], [`deb::read_members`], [`dependency::parse`]
+//!   [`kernel::module_info`] and [`find_root`] are where to point a fuzzer.
 //! * An image in the store is whole. A build that was interrupted, at any byte, leaves none.
 //! * No architecture is assumed: it is a parameter, under the name Debian has for it.
+//!
+//! [`import()`] makes an image of a disk or an archive that is there already.
 //!
 //! Begin reading at [`build`], in `build.rs`.
 
@@ -34,6 +36,7 @@ mod error;
 pub mod ext4;
 pub mod fetch;
 mod hash;
+mod import;
 mod indexes;
 pub mod initramfs;
 pub mod kernel;
@@ -48,6 +51,7 @@ pub mod version;
 
 pub use build::{BuildOptions, Configure, DEFAULT_SIZE, build};
 pub use error::Error;
+pub use import::{ImportOptions, Place, find as find_root, import};
 pub use progress::{Progress, Stage};
 pub use reference::ImageRef;
-pub use store::{Image, ImageMeta, Listed, Store};
+pub use store::{Image, ImageMeta, Listed, Pruned, Store};

@@ -13,10 +13,12 @@
 //! reads the bytes. So a stale decoding is always noticed: see [`PageTable::note_write`].
 
 mod addr;
+mod gather;
 mod page;
 mod ram;
 mod sys;
 
 pub use addr::{Gpa, Gva, PAGE_SIZE};
+pub use gather::Gatherer;
 pub use page::{CodeWatch, PageState, PageTable};
 pub use ram::{Error, GuestMemory, Page, Region};

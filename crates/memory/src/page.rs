@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, Weak};
 
+use crate::gather::Stretches;
+
 /// Page state bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageState;
@@ -28,6 +30,7 @@ pub struct PageTable {
     /// Changes each time code may have been overwritten.
     generation: Box<[AtomicU32]>,
     watches: RwLock<Vec<Weak<dyn CodeWatch>>>,
+    stretches: Stretches,
 }
 
 impl PageTable {
@@ -37,6 +40,7 @@ impl PageTable {
             state: std::iter::repeat_with(|| AtomicU8::new(0)).take(pages).collect(),
             generation: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
             watches: RwLock::default(),
+            stretches: Stretches::new(pages),
         }
     }
 
@@ -45,6 +49,10 @@ impl PageTable {
         let mut watches = self.watches.write().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|watch| watch.strong_count() > 0);
         watches.push(watch);
+    }
+
+    pub(crate) fn stretches(&self) -> &Stretches {
+        &self.stretches
     }
 
     /// Number of pages.
@@ -76,6 +84,9 @@ impl PageTable {
             return false;
         }
         state.fetch_or(PageState::DIRTY, Ordering::SeqCst);
+        if was & PageState::DIRTY == 0 {
+            self.stretches.count(page);
+        }
         if was & PageState::CODE == 0 {
             return false;
         }

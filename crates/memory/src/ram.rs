@@ -160,6 +160,12 @@ impl GuestMemory {
         usize::try_from(len).is_ok_and(|len| self.host(at, len).is_ok())
     }
 
+    /// Has the host gather the stretch at an offset in the memory file into a huge page. Returns
+    /// whether it makes sense to ask for others.
+    pub(crate) fn gather(&self, offset: usize) -> bool {
+        self.inner.map.gather(offset)
+    }
+
     fn note_range(&self, offset: u64, len: usize) {
         if len == 0 {
             return;

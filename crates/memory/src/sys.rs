@@ -6,17 +6,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// Bytes before and behind a mapping at which nothing lies that could be read or written: whoever runs
-/// off an end ends the process instead of meeting memory of the host's.
-/// A multiple of what huge pages are aligned to.
-pub(crate) const GUARD: usize = 2 << 20;
+/// Bytes of what the host may keep as one page. x86-64 and aarch64 with pages of 4 KiB agree.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes, at least, before and behind a mapping at which nothing lies that could be read or written:
+/// whoever runs off an end ends the process instead of meeting memory of the host's.
+pub(crate) const GUARD: usize = HUGE_PAGE;
 
 /// A memory file, mapped shared, readable and writable, with a guard at each end.
 #[derive(Debug)]
 pub(crate) struct Mapping {
+    /// A multiple of [`HUGE_PAGE`].
     base: *mut u8,
     len: usize,
     file: OwnedFd,
+    /// The whole, with the guards.
+    start: *mut u8,
 }
 
 // SAFETY: the mapping is plain shared memory; every access through it is a raw copy or an atomic,
@@ -36,7 +41,9 @@ impl Mapping {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)?
         };
-        let mapping = Self { base: start.cast::<u8>().wrapping_add(GUARD), len, file };
+        let start = start.cast::<u8>();
+        let before = (start.addr() + GUARD).next_multiple_of(HUGE_PAGE) - start.addr();
+        let mapping = Self { base: start.wrapping_add(before), len, file, start };
         // SAFETY: replaces the middle of the mapping just made, which nobody else knows of.
         unsafe {
             rustix::mm::mmap(
@@ -51,9 +58,24 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Bytes of a mapping with its guards, which are whole pages.
+    /// Bytes of a mapping with its guards, which are whole pages, wherever it begins.
     fn whole(len: usize) -> Option<usize> {
-        len.max(1).checked_next_multiple_of(4096)?.checked_add(2 * GUARD)
+        len.max(1).checked_next_multiple_of(4096)?.checked_add(2 * GUARD + HUGE_PAGE)
+    }
+
+    /// Has the host gather the huge page's worth of memory at `offset` into one huge page; what it
+    /// holds stays. Returns whether the host knows what is meant, and may do so for others.
+    pub(crate) fn gather(&self, offset: usize) -> bool {
+        let whole = offset.is_multiple_of(HUGE_PAGE);
+        if !whole || offset.checked_add(HUGE_PAGE).is_none_or(|end| end > self.len) {
+            return true;
+        }
+        // SAFETY: a stretch of this mapping; its contents do not change.
+        let refused =
+            unsafe { libc::madvise(self.at(offset).cast(), HUGE_PAGE, libc::MADV_COLLAPSE) != 0 };
+        // EINVAL: a kernel older than this advice. Others: no huge page is free, or the moment is bad.
+        let error = std::io::Error::last_os_error();
+        !(refused && error.raw_os_error() == Some(libc::EINVAL))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,7 +100,7 @@ impl Drop for Mapping {
         // A failure leaves the mapping in place, which harms nothing.
         let _ = unsafe {
             let whole = Self::whole(self.len).unwrap_or_default();
-            rustix::mm::munmap(self.base.wrapping_sub(GUARD).cast(), whole)
+            rustix::mm::munmap(self.start.cast(), whole)
         };
     }
 }

@@ -10,14 +10,15 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use riad_host::images::ImageOptions;
 use riad_host::{ImageRef, Network, Publish, Size, SizeError};
-use riad_vmm::{EngineKind, MAX_CPUS, VmConfig};
+use riad_vmm::{CpuModel, EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
 mod machines;
 pub(crate) use machines::{
-    CpArgs, CreateArgs, DeleteArgs, ExecArgs, ForwardVerb, LogsArgs, LsArgs, OneArgs, SetArgs,
-    ShellArgs, StartArgs, StopArgs, TwoArgs, WaitArgs,
+    CpArgs, CreateArgs, DeleteArgs, EventsArgs, ExecArgs, Fit, ForwardVerb, LogsArgs, LsArgs,
+    OneArgs, ProvisionArgs, SetArgs, ShellArgs, SomeArgs, SortBy, StartArgs, StatsArgs, StopArgs,
+    TopArgs, TwoArgs, WaitArgs,
 };
 
 /// Real operating systems in virtual machines: one binary, no root, no daemon.
@@ -52,6 +53,22 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// Shells that can complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// What a shell asks.
+#[derive(Debug, Args)]
+pub(crate) struct CompleteArgs {
+    /// The line, up to where the cursor is
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) line: String,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Run(RunArgs),
@@ -62,6 +79,9 @@ pub(crate) enum Verb {
     Delete(DeleteArgs),
     Ls(LsArgs),
     Info(OneArgs),
+    Stats(StatsArgs),
+    Top(TopArgs),
+    Events(EventsArgs),
     Exec(ExecArgs),
     Shell(ShellArgs),
     Cp(CpArgs),
@@ -83,8 +103,15 @@ pub(crate) enum Verb {
     Forward(ForwardVerb),
     Why(OneArgs),
     Set(SetArgs),
+    /// Keep machines from being deleted
+    Protect(SomeArgs),
+    /// Let machines be deleted again
+    Unprotect(SomeArgs),
+    /// Give a stopped machine another name
     Rename(TwoArgs),
+    /// Copy a stopped machine under another name
     Clone(TwoArgs),
+    Provision(ProvisionArgs),
     Boot(BootArgs),
     /// Images: what machines are made from
     #[command(subcommand)]
@@ -95,12 +122,15 @@ pub(crate) enum Verb {
     Doctor,
     /// Write completions for a shell
     #[command(
-        after_help = "For bash: riad completion bash > ~/.local/share/bash-completion/completions/riad"
+        after_help = "For bash: riad completion bash >~/.local/share/bash-completion/completions/riad\nFor zsh:  riad completion zsh >~/.zfunc/_riad, with ~/.zfunc in fpath\nFor fish: riad completion fish >~/.config/fish/completions/riad.fish"
     )]
     Completion {
         /// The shell
-        shell: clap_complete::Shell,
+        shell: Shell,
     },
+    /// Say what the last word of a line could become
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Be the process of a machine; news of its start go to standard input
     #[command(hide = true)]
     Vm {
@@ -183,7 +213,7 @@ pub(crate) struct Conditions {
     #[arg(short, long, value_name = "DIRECTORY")]
     pub(crate) workdir: Option<OsString>,
 
-    /// Who runs CMD: name, uid, name:group or uid:gid [default: root]
+    /// Who runs CMD: name, uid, name:group or uid:gid [default: the machine's user, or root]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
 }
@@ -202,6 +232,11 @@ pub(crate) struct Hardware {
     /// What runs the guest
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = Engines)]
     pub(crate) engine: EngineKind,
+
+    /// Whose features the processors show: riad-v1, the same on every computer, or host, this one's
+    /// own, for which it takes --engine kvm; what is saved is tied to it then
+    #[arg(long, value_name = "MODEL", default_value = "riad-v1", value_parser = CpuModel::from_str)]
+    pub(crate) cpu: CpuModel,
 
     /// Memory for translated code, 1M to 1G, besides the guest's own; `soft` uses it
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = code_cache)]
@@ -303,12 +338,67 @@ pub(crate) enum ImageVerb {
     Build(BuildArgs),
     /// List the images that there are
     Ls,
+    /// Say what an image is
+    Info {
+        /// Its name, or id as `riad image ls` shows it
+        name: String,
+    },
+    Import(ImportArgs),
+    /// Write an image's root file system to a file: a raw disk with ext4 on it
+    Export {
+        /// Its name, or id as `riad image ls` shows it
+        name: String,
+        /// The file, which must not be there
+        file: PathBuf,
+    },
+    Prune(PruneArgs),
     /// Remove images, by name or id
     Rm {
         /// Their names, or ids as `riad image ls` shows them
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// Make an image of a disk or an archive that is there already
+///
+/// FILE is a raw disk with an ext4 root file system, whole or in a partition; or a tar archive of a root
+/// file system, also compressed (gzip, xz, zstd), as `docker export` writes it. Only the root file system
+/// is taken: the machine is started with the kernel of an image that riad has built. Modules of
+/// that kernel are not in the image, but for those that it is started with.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  riad image import disk.img --name mine\n  docker export box | gzip >box.tar.gz && riad image import box.tar.gz --name box"
+)]
+pub(crate) struct ImportArgs {
+    /// The disk or archive
+    pub(crate) file: PathBuf,
+
+    /// What the image is to be called
+    #[arg(long)]
+    pub(crate) name: String,
+
+    /// The image whose kernel it is started with
+    #[arg(long, value_name = "IMAGE", default_value = "debian")]
+    pub(crate) kernel_of: String,
+
+    /// The size of the file system that an archive is written to [default: 8G]
+    #[arg(long)]
+    pub(crate) size: Option<Size>,
+}
+
+/// Remove images that no name stands for, and downloads that builds have left
+///
+/// Machines keep the images that they stand on.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove the images that have names, too
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
-use riad_host::{Error, Kernel, open_disk, start_error};
-use riad_vmm::{Console, Disks, Ending, Keyboard, Vm, VmConfig};
+use riad_confine::{Inherited, Kind, Process};
+use riad_host::{Error, Kernel, Network, open_disk, start_error};
+use riad_vmm::{Console, Disks, Ending, EngineKind, Keyboard, Vm, VmConfig, choose_engine};
 
 use crate::args::{BootArgs, Hardware};
 use crate::report::Failure;
@@ -30,12 +30,14 @@ enum Over {
 }
 
 pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::now();
     let BootArgs { kernel, initrd, append, disk, hardware, net, no_debug_exit } = args;
-    let Hardware { cpus, memory, engine, code_cache } = hardware;
+    let Hardware { cpus, memory, engine, cpu, code_cache } = hardware;
     let config = VmConfig {
         cpus: cpus.unwrap_or(1),
         memory: memory.0,
         engine,
+        cpu,
         code_cache: code_cache.0,
         disks: disks(&disk)?,
         cable: net.cable()?,
@@ -46,7 +48,18 @@ pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
     config.check().map_err(Error::Vm)?;
     let guest = Kernel { kernel, initrd, append }.load()?;
     // For Ctrl-C where there is no raw mode, and for a raw terminal's sake.
-    let _signals = Signals::watch()?;
+    let signals = Signals::watch()?;
+    let on_user = matches!(net, Network::User(_));
+    let kvm = choose_engine(engine).is_ok_and(|engine| engine == EngineKind::Kvm);
+    let mut process = Some((inherited, Process::new(Kind::Command).kvm(kvm).network(on_user)));
+    // From here on nothing can be opened; what is needed is.
+    signals.alone(&mut || {
+        if let Some((inherited, process)) = process.take() {
+            inherited.close();
+            let confined = process.confine();
+            tracing::info!(?confined, "what of its rights the process gave up");
+        }
+    });
     let console = Console::new(Some(Box::new(io::stdout())), None);
     let mut vm = Vm::start(&config, &guest, &console).map_err(start_error(&guest.kernel_name))?;
 
@@ -91,7 +104,7 @@ fn status(ending: Ending) -> Result<ExitCode, Failure> {
 
 /// Has something done beside, in a thread of its own.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    let thread = riad_confine::spawn(Kind::Command, name, body);
     thread.map(drop).map_err(Failure::own("the host refused a thread"))
 }
 
@@ -104,7 +117,7 @@ fn disks(words: &[OsString]) -> Result<Disks, Error> {
                 Some(file) => (OsStr::from_bytes(file), true),
                 None => (word.as_os_str(), false),
             };
-            open_disk(Path::new(file), read_only)
+            open_disk(Path::new(file), read_only, Box::new(terminal::notice))
         })
         .collect()
 }

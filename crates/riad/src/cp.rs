@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use riad_host::copy::{self, Copied};
-use riad_host::machines::{Folder, Machines, Name, State};
+use riad_host::machines::{Machines, Name, State};
 use riad_host::{Size, printable};
 
 use crate::args::CpArgs;
+use crate::exec;
 use crate::report::Failure;
 use crate::signals::Signals;
 use crate::status::Status;
@@ -27,7 +28,8 @@ enum End {
 }
 
 pub(crate) fn cp(args: CpArgs) -> Result<ExitCode, Failure> {
-    let mut ends = args.paths.iter().map(|path| end(path)).collect::<Result<Vec<_>, _>>()?;
+    let CpArgs { user, paths } = args;
+    let mut ends = paths.iter().map(|path| end(path)).collect::<Result<Vec<_>, _>>()?;
     let Some(target) = ends.pop() else {
         return Err(Failure::Own("cp needs something to copy, and where to".to_owned()));
     };
@@ -35,15 +37,15 @@ pub(crate) fn cp(args: CpArgs) -> Result<ExitCode, Failure> {
     let machines = Machines::open()?;
     match target {
         End::There(name, path) => {
-            let folder = ready(&machines, &name)?;
-            into(&folder, &ends, &path, signals)?;
+            let guest = ready(&machines, &name, user)?;
+            into(&guest, &ends, &path, signals)?;
         }
         End::Here(path) => {
             for end in &ends {
                 let (name, source) = there(end)?;
-                let folder = ready(&machines, name)?;
+                let guest = ready(&machines, name, user.clone())?;
                 let status = Status::new(signals.clone(), "", false);
-                let copied = copy::copy_out(&folder, source, &path, &mut |n| tell(&status, n));
+                let copied = copy::copy_out(&guest, source, &path, &mut |n| tell(&status, n));
                 drop(status);
                 say_what_is_left_out(&copied?);
             }
@@ -51,16 +53,25 @@ pub(crate) fn cp(args: CpArgs) -> Result<ExitCode, Failure> {
         End::Stream => {
             for end in &ends {
                 let (name, source) = there(end)?;
-                copy::copy_stream_out(&ready(&machines, name)?, source, &io::stdout())?;
+                copy::copy_stream_out(
+                    &ready(&machines, name, user.clone())?,
+                    source,
+                    &io::stdout(),
+                )?;
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn into(folder: &Folder, ends: &[End], target: &OsStr, signals: Signals) -> Result<(), Failure> {
+fn into(
+    guest: &copy::Guest,
+    ends: &[End],
+    target: &OsStr,
+    signals: Signals,
+) -> Result<(), Failure> {
     if ends == [End::Stream] {
-        return Ok(copy::copy_stream_in(folder, &io::stdin(), target)?);
+        return Ok(copy::copy_stream_in(guest, &io::stdin(), target)?);
     }
     let here = |end: &End| {
         match end {
@@ -75,7 +86,7 @@ fn into(folder: &Folder, ends: &[End], target: &OsStr, signals: Signals) -> Resu
     };
     let sources = ends.iter().map(here).collect::<Result<Vec<_>, _>>()?;
     let status = Status::new(signals, "", false);
-    let copied = copy::copy_in(folder, &sources, target, &mut |count| tell(&status, count));
+    let copied = copy::copy_in(guest, &sources, target, &mut |count| tell(&status, count));
     drop(status);
     say_what_is_left_out(&copied?);
     Ok(())
@@ -92,12 +103,13 @@ fn say_what_is_left_out(copied: &Copied) {
 }
 
 /// A machine in which commands can be run.
-fn ready(machines: &Machines, name: &Name) -> Result<Folder, Failure> {
+fn ready(machines: &Machines, name: &Name, user: Option<String>) -> Result<copy::Guest, Failure> {
     let folder = machines.get(name)?;
     if folder.state()? == State::Starting {
         folder.wait_ready()?;
     }
-    Ok(folder)
+    let user = exec::user(&folder, user)?;
+    Ok(copy::Guest { folder, user })
 }
 
 fn there(end: &End) -> Result<(&Name, &OsStr), Failure> {

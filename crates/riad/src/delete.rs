@@ -25,7 +25,7 @@ pub(crate) fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
         }
         // What is protected is not switched off first.
         if force && !folder.config().is_ok_and(|config| config.protected) {
-            stop_one(&folder, true, FORCED, signals.clone())?;
+            stop_one(&folder, true, FORCED, "riad delete", signals.clone())?;
         }
         machines.delete(name)?;
         eprintln!("riad: machine {name} is deleted");

@@ -27,19 +27,28 @@ pub(crate) fn exec(args: ExecArgs) -> Result<ExitCode, Failure> {
             .collect(),
         false => command,
     };
-    let command = session::command(argv, conditions, tty)?;
+    let mut command = session::command(argv, conditions, tty)?;
     let signals = Signals::watch()?;
     if folder.state()? == State::Starting {
         folder.wait_ready()?;
     }
+    command.user = user(&folder, command.user)?;
     run(&folder, &command, tty, &signals)
+}
+
+/// Who runs a command: who was asked for, or else the machine's user.
+pub(crate) fn user(folder: &Folder, wanted: Option<String>) -> Result<Option<String>, Failure> {
+    match wanted {
+        Some(user) => Ok(Some(user)),
+        None => Ok(folder.user()?),
+    }
 }
 
 pub(crate) fn shell(args: ShellArgs) -> Result<ExitCode, Failure> {
     let ShellArgs { name, conditions, command } = args;
     let machines = Machines::open()?;
     let tty = terminal::is_interactive();
-    let command = session::command(command, conditions, tty)?;
+    let mut command = session::command(command, conditions, tty)?;
     let signals = Signals::watch()?;
     let folder = match machines.get(&name) {
         Err(MachineError::NoSuchMachine(_)) if name.as_str() == "default" => {
@@ -52,6 +61,7 @@ pub(crate) fn shell(args: ShellArgs) -> Result<ExitCode, Failure> {
         State::Starting => folder.wait_ready()?,
         _ => start::start_one(&folder, signals.clone())?,
     }
+    command.user = user(&folder, command.user)?;
     run(&folder, &command, tty, &signals)
 }
 

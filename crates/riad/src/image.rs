@@ -7,7 +7,7 @@ use riad_host::images::{self, ImageOptions, Listed, public_name};
 use riad_host::{Size, printable};
 use serde::Serialize;
 
-use crate::args::{BuildArgs, Format, ImageVerb};
+use crate::args::{BuildArgs, Format, ImageVerb, ImportArgs, PruneArgs};
 use crate::report::{Failure, columns, show_as};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -16,6 +16,13 @@ pub(crate) fn image(verb: ImageVerb, format: Option<Format>) -> Result<ExitCode,
     match verb {
         ImageVerb::Build(args) => build(args)?,
         ImageVerb::Ls => list(format)?,
+        ImageVerb::Info { name } => info(&name, format)?,
+        ImageVerb::Import(args) => import(args)?,
+        ImageVerb::Export { name, file } => {
+            images::export(&name, &file)?;
+            eprintln!("riad: image {name} is in {}", file.display());
+        }
+        ImageVerb::Prune(args) => prune(&args, format)?,
         ImageVerb::Rm { names } => {
             for name in names {
                 images::remove(&name)?;
@@ -40,6 +47,67 @@ fn build(args: BuildArgs) -> Result<(), Failure> {
     let (suite, kernel) = (printable(&meta.suite), printable(&meta.kernel));
     eprintln!("riad: image {shown} is Debian {suite} with Linux {kernel}: `riad run {shown}`");
     Ok(())
+}
+
+fn import(args: ImportArgs) -> Result<(), Failure> {
+    let ImportArgs { file, name, kernel_of, size } = args;
+    let signals = Signals::watch()?;
+    let mut status = Status::new(signals, &name, false);
+    let imported = images::import(&file, &name, &kernel_of, size.map(|size| size.0), &mut status);
+    status.clear();
+    let kernel = printable(&imported?.meta().kernel);
+    eprintln!("riad: image {name} is there, with Linux {kernel}: `riad run {name}`");
+    Ok(())
+}
+
+/// What was removed as a program is told of it; keys are only ever added.
+#[derive(Serialize)]
+struct PrunedRow {
+    what: String,
+    names: Vec<String>,
+    disk_bytes: u64,
+}
+
+fn prune(args: &PruneArgs, format: Option<Format>) -> Result<(), Failure> {
+    let rows: Vec<_> = images::prune(args.all, args.dry_run)?
+        .into_iter()
+        .map(|pruned| PrunedRow {
+            what: pruned.what,
+            names: pruned.names.iter().map(|name| public_name(name)).collect(),
+            disk_bytes: pruned.bytes,
+        })
+        .collect();
+    show_as(&rows, format, || {
+        let sum = rows.iter().map(|row| row.disk_bytes).fold(0, u64::saturating_add);
+        let lines: Vec<_> = rows
+            .iter()
+            .map(|row| [row.what.clone(), Size(row.disk_bytes).to_string(), row.names.join(", ")])
+            .collect();
+        let said = if args.dry_run { "would be given back" } else { "given back" };
+        format!("{}{} {said}.\n", columns(&lines), Size(sum))
+    })
+}
+
+fn info(name: &str, format: Option<Format>) -> Result<(), Failure> {
+    let image = images::find(name)?;
+    let meta = image.meta();
+    show_as(meta, format, || {
+        let size = meta.files.iter().find(|file| file.path == "rootfs.ext4").map(|file| file.size);
+        let lines = [
+            ("name", meta.name.clone()),
+            ("release", meta.suite.clone()),
+            ("architecture", meta.arch.clone()),
+            ("kernel", meta.kernel.clone()),
+            ("root file system", Size(size.unwrap_or(0)).to_string()),
+            ("packages", meta.packages.len().to_string()),
+            ("made", ago(meta.created)),
+            ("from", meta.archives.join(", ")),
+            ("verified", if meta.verified { "yes" } else { "no" }.to_owned()),
+            ("digest", meta.digest.clone()),
+            ("directory", image.directory().display().to_string()),
+        ];
+        columns(&lines.map(|(key, value)| [key.to_owned(), printable(&value)]))
+    })
 }
 
 /// An image as a program is told of it; keys are only ever added.

@@ -16,16 +16,18 @@ use crate::report::Failure;
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) fn logs(args: LogsArgs) -> Result<ExitCode, Failure> {
-    let LogsArgs { name, follow, process } = args;
+    let LogsArgs { name, follow, process, provision } = args;
     let folder = Machines::open()?.get(&name)?;
     let [console, _] = folder.console_logs();
-    let path = if process { folder.process_log() } else { console };
+    let (path, nothing) = match (process, provision) {
+        (true, _) => (folder.process_log(), "has not said anything yet: `riad start"),
+        (_, true) => (folder.provision_log(), "has run no scripts yet: `riad provision"),
+        _ => (console, "has not said anything yet: `riad start"),
+    };
     let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::Own(format!(
-                "machine '{name}' has not said anything yet: `riad start {name}` starts it"
-            )));
+            return Err(Failure::Own(format!("machine '{name}' {nothing} {name}` starts it")));
         }
         Err(error) => return Err(Failure::own("cannot read the log")(error)),
     };
@@ -56,7 +58,7 @@ fn is_another(folder: &Folder, file: &File) -> io::Result<bool> {
 }
 
 /// Shows what is left of the file. Returns whether anybody still looks.
-fn pass_on(file: &mut File, shown: &mut Shown) -> io::Result<bool> {
+pub(crate) fn pass_on(file: &mut File, shown: &mut Shown) -> io::Result<bool> {
     let mut buffer = [0; 64 << 10];
     loop {
         match file.read(&mut buffer)? {
@@ -68,13 +70,13 @@ fn pass_on(file: &mut File, shown: &mut Shown) -> io::Result<bool> {
 }
 
 /// Standard output; on a terminal, without what it would obey.
-struct Shown {
+pub(crate) struct Shown {
     is_terminal: bool,
     line: Vec<u8>,
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { is_terminal: io::stdout().is_terminal(), line: Vec::new() }
     }
 

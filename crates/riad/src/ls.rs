@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use riad_host::machines::{Folder, MachineError, Machines, RunState, State};
+use riad_host::machines::{Folder, Machines, RunState, Script, State};
 use riad_host::{Publish, Size, printable};
 use serde::Serialize;
 
@@ -25,12 +25,18 @@ struct Row {
     disk_used_bytes: Option<u64>,
     /// The engine asked for.
     engine: Option<&'static str>,
+    /// Whose features the processors show.
+    cpu: Option<&'static str>,
     boot: Option<&'static str>,
     /// What the network card is plugged into, as `--net` takes it.
     network: Option<String>,
     /// What comes in here at each start and goes to the guest, as `--publish` takes it.
     publish: Option<Vec<Publish>>,
     protected: Option<bool>,
+    /// Who runs commands in it when nobody is named, once it has been started; null is root.
+    user: Option<String>,
+    /// Its provisioning scripts, and how they went.
+    provision: Vec<Script>,
     /// Seconds since the Unix epoch.
     created: Option<u64>,
     folder: String,
@@ -46,7 +52,11 @@ impl Row {
     fn new(folder: &Folder) -> Self {
         let config = folder.config();
         let state = folder.state();
-        let run = folder.run_state().unwrap_or_default();
+        let run = match &state {
+            Ok(state) if state.is_alive() => folder.told(),
+            _ => folder.run_state(),
+        };
+        let run = run.unwrap_or_default();
         let disk = folder.disk();
         let first = [config.as_ref().err(), state.as_ref().err(), disk.as_ref().err()];
         let damaged = first.into_iter().flatten().next().map(ToString::to_string);
@@ -63,10 +73,13 @@ impl Row {
             disk_bytes: config.map(|config| config.disk),
             disk_used_bytes: disk.map(|disk| disk.allocated),
             engine: config.map(|config| config.engine.name()),
+            cpu: config.map(|config| config.cpu.name()),
             boot: config.map(|config| config.boot.name()),
             network: config.map(|config| config.network.to_string()),
             publish: config.map(|config| config.publish.clone()),
             protected: config.map(|config| config.protected),
+            user: folder.user().unwrap_or_default(),
+            provision: folder.provisioning().map(|state| state.scripts).unwrap_or_default(),
             created: config.map(|config| config.created),
             folder: folder.path().display().to_string(),
             pid: run.as_ref().filter(|_| state.is_some_and(State::is_alive)).map(|run| run.pid),
@@ -77,6 +90,12 @@ impl Row {
 
     fn state(&self) -> &'static str {
         self.state.map_or("damaged", State::name)
+    }
+
+    /// What the guest waits for, while it runs.
+    fn waits(&self) -> Option<&str> {
+        let run = self.run.as_ref().filter(|_| self.pid.is_some());
+        run.and_then(|run| run.waits.as_deref())
     }
 
     fn is(&self, key: &str, value: &str) -> bool {
@@ -93,13 +112,8 @@ pub(crate) fn ls(args: LsArgs, format: Option<Format>) -> Result<ExitCode, Failu
     let LsArgs { quiet, filter } = args;
     let machines = Machines::open()?;
     let mut rows = Vec::new();
-    for name in machines.names()? {
-        match machines.get(&name) {
-            Ok(folder) => rows.push(Row::new(&folder)),
-            // Deleted or renamed meanwhile.
-            Err(MachineError::NoSuchMachine(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+    for folder in machines.all()? {
+        rows.push(Row::new(&folder?));
     }
     let is_any = !rows.is_empty();
     rows.retain(|row| filter.iter().all(|(key, value)| row.is(key, value)));
@@ -122,7 +136,10 @@ fn table(rows: &[Row]) -> String {
     let lines = rows.iter().map(|row| {
         [
             row.name.clone(),
-            row.state().to_owned(),
+            match row.waits() {
+                Some(_) => format!("{}, waits", row.state()),
+                None => row.state().to_owned(),
+            },
             row.cpus.map_or("-".to_owned(), |cpus| cpus.to_string()),
             size(row.memory_bytes),
             size(row.disk_bytes),
@@ -143,6 +160,12 @@ fn confined(by: &[String]) -> String {
     if by.is_empty() { "nothing: this kernel cannot".to_owned() } else { by.join(", ") }
 }
 
+fn provisioning(scripts: &[Script]) -> Option<String> {
+    let scripts: Vec<_> =
+        scripts.iter().map(|s| format!("{} {}", printable(&s.name), s.state.name())).collect();
+    (!scripts.is_empty()).then(|| scripts.join(", "))
+}
+
 fn page(row: &Row) -> String {
     let mut lines: Vec<[String; 2]> = Vec::new();
     let mut line = |key: &str, value: Option<String>| {
@@ -152,18 +175,22 @@ fn page(row: &Row) -> String {
     line("name", Some(row.name.clone()));
     line("state", Some(row.state().to_owned()));
     line("damaged", row.damaged.clone());
+    line("waits", row.waits().map(printable));
     line("image", row.image.as_deref().map(printable));
     line("processors", row.cpus.map(|cpus| cpus.to_string()));
     line("memory", size(row.memory_bytes));
     line("disk", size(row.disk_bytes));
     line("disk used", size(row.disk_used_bytes));
     line("engine", row.engine.map(str::to_owned));
+    line("processor model", row.cpu.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
     line("network", row.network.as_deref().map(printable));
     for publish in row.publish.iter().flatten() {
         line("publishes", Some(printable(&publish.to_string())));
     }
     line("protected", row.protected.filter(|is| *is).map(|_| "yes".to_owned()));
+    line("user", row.user.as_deref().map(printable));
+    line("provisioning", provisioning(&row.provision));
     line("created", row.created.map(ago));
     line("folder", Some(row.folder.clone()));
     line("process", row.pid.map(|pid| pid.to_string()));

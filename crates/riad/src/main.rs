@@ -9,12 +9,14 @@ mod cp;
 mod create;
 mod delete;
 mod doctor;
+mod events;
 mod exec;
 mod forward;
 mod image;
 mod ip;
 mod logs;
 mod ls;
+mod provision;
 mod rename;
 mod report;
 mod run;
@@ -23,10 +25,12 @@ mod set;
 mod signals;
 mod ssh_config;
 mod start;
+mod stats;
 mod status;
 mod stop;
 mod sweep;
 mod terminal;
+mod top;
 mod vm;
 mod wait;
 mod why;
@@ -81,6 +85,9 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Delete(args) => delete::delete(args),
         Verb::Ls(args) => ls::ls(args, format),
         Verb::Info(args) => ls::info(args, format),
+        Verb::Stats(args) => stats::stats(args, format),
+        Verb::Top(args) => top::top(args, format),
+        Verb::Events(args) => events::events(args, format),
         Verb::Exec(args) => exec::exec(args),
         Verb::Shell(args) => exec::shell(args),
         Verb::Cp(args) => cp::cp(args),
@@ -92,6 +99,9 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Forward(verb) => forward::forward(verb, format),
         Verb::Why(args) => why::why(args, format),
         Verb::Set(args) => set::set(args, format),
+        Verb::Protect(args) => set::protect(args, true),
+        Verb::Unprotect(args) => set::protect(args, false),
+        Verb::Provision(args) => provision::provision(args),
         Verb::Rename(args) => rename::rename(args),
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
@@ -99,6 +109,7 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),
+        Verb::Complete(args) => completion::complete(args),
         Verb::Sweep { status } => Ok(sweep::sweep(status)),
     }
 }

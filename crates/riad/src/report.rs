@@ -92,7 +92,7 @@ fn sentence(error: &Error) -> String {
 }
 
 /// A value for programs.
-fn json(value: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);
     Ok(text.map_err(|error| Failure::Own(error.to_string()))? + "\n")
 }
@@ -109,6 +109,22 @@ pub(crate) fn show_as(
         Some(Format::Table) | None => table(),
     });
     Ok(())
+}
+
+/// One of several values that follow each other, in the format that was asked for: a line of JSON, a
+/// YAML document, or what people read.
+pub(crate) fn one_of_many(
+    value: &impl Serialize,
+    format: Option<Format>,
+    table: impl FnOnce() -> String,
+) -> Result<String, Failure> {
+    Ok(match format {
+        Some(Format::Json) => {
+            serde_json::to_string(value).map_err(|error| Failure::Own(error.to_string()))? + "\n"
+        }
+        Some(Format::Yaml) => format!("---\n{}", yaml::text(value)),
+        Some(Format::Table) | None => table(),
+    })
 }
 
 /// Lines with their cells below each other.
@@ -144,6 +160,11 @@ pub(crate) fn table(timings: &Timings) -> String {
             let _ = write!(text, ", {mips:.1} million a second");
         }
         text.push('\n');
+    }
+    if !timings.exits.is_empty() {
+        let kinds = timings.exits.iter().filter(|(_, count)| *count != 0);
+        let kinds: Vec<_> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
+        let _ = writeln!(text, "exits: {}", kinds.join(", "));
     }
     text
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use riad_confine::Inherited;
 use riad_host::{ImageOptions, Machine, MachineOptions, Publish, Timings, default_cpus};
 
 use crate::args::{Format, Hardware, Networking, RunArgs};
@@ -17,9 +18,10 @@ pub(crate) fn run(
     format: Option<Format>,
     began: Instant,
 ) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::now();
     let RunArgs {
         image,
-        hardware: Hardware { cpus, memory, engine, code_cache },
+        hardware: Hardware { cpus, memory, engine, cpu, code_cache },
         networking: Networking { net, publish },
         conditions,
         console,
@@ -40,6 +42,7 @@ pub(crate) fn run(
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
         memory: memory.0,
         engine,
+        cpu,
         code_cache: code_cache.0,
         kernel,
         initrd,
@@ -47,6 +50,8 @@ pub(crate) fn run(
         network: net,
         publish,
         console: console.then(|| Box::new(io::stderr()) as _),
+        notice: Box::new(terminal::notice),
+        inherited: Some(inherited),
     };
 
     let mut status = Status::new(signals.clone(), &name, console);

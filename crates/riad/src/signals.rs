@@ -4,16 +4,19 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use riad_confine::Kind;
 use riad_host::{ControlEvent, ControlSender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
-use signal_hook::iterator::Signals as Arrivals;
+use signal_hook::iterator::{Handle, Signals as Arrivals};
 
 use crate::report::Failure;
 use crate::terminal;
 
+/// Those that mean something.
+const WANTED: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH];
 /// This many interrupts in a row end riad, whatever its guest thinks of it.
 const INSIST: u32 = 3;
 /// Interrupts within this time are in a row.
@@ -44,7 +47,19 @@ struct State {
 
 /// Watches for signals, in a thread of its own.
 #[derive(Debug, Clone)]
-pub(crate) struct Signals(Arc<Mutex<State>>);
+pub(crate) struct Signals {
+    state: Arc<Mutex<State>>,
+    /// Those that are watched for.
+    wanted: Arc<[i32]>,
+    watch: Arc<Mutex<Option<Watch>>>,
+}
+
+/// The thread that watches.
+#[derive(Debug)]
+struct Watch {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
 
 impl Signals {
     /// Begins to watch.
@@ -55,17 +70,42 @@ impl Signals {
     fn begin() -> io::Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
-        let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH];
-        let mut arrivals = Arrivals::new(wanted.iter().filter(|signal| !ignored(**signal)))?;
-        let signals = Self(Arc::new(Mutex::new(State { doing: Doing::Waiting, given_up: None })));
-        let watched = signals.clone();
-        thread::Builder::new().name("signals".into()).spawn(move || {
+        let state = Arc::new(Mutex::new(State { doing: Doing::Waiting, given_up: None }));
+        let wanted = WANTED.into_iter().filter(|signal| !ignored(*signal)).collect();
+        let signals = Self { state, wanted, watch: Arc::default() };
+        signals.watch_in_thread(Arrivals::new(&*signals.wanted)?)?;
+        Ok(signals)
+    }
+
+    fn watch_in_thread(&self, mut arrivals: Arrivals) -> io::Result<()> {
+        let watched = self.clone();
+        let handle = arrivals.handle();
+        let thread = riad_confine::spawn(Kind::Command, "signals", move || {
             let mut interrupts = Interrupts::default();
             for signal in arrivals.forever() {
                 watched.arrived(signal, &mut interrupts);
             }
         })?;
-        Ok(signals)
+        *self.watching() = Some(Watch { handle, thread });
+        Ok(())
+    }
+
+    /// Does something while no thread watches. Signals that come meanwhile are seen afterwards.
+    pub(crate) fn alone(&self, then: &mut dyn FnMut()) {
+        // Taken at once, so that none is lost between the two.
+        let next = Arrivals::new(&*self.wanted);
+        if let Some(Watch { handle, thread }) = self.watching().take() {
+            handle.close();
+            let _ = thread.join();
+        }
+        then();
+        if let Err(error) = next.and_then(|next| self.watch_in_thread(next)) {
+            tracing::warn!(%error, "signals are not watched for any more");
+        }
+    }
+
+    fn watching(&self) -> MutexGuard<'_, Option<Watch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on, signals mean this.
@@ -79,7 +119,7 @@ impl Signals {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn arrived(&self, signal: i32, interrupts: &mut Interrupts) {

@@ -91,6 +91,14 @@ impl Observer for Status {
         self.show(stage.name());
     }
 
+    fn alone(&mut self, then: &mut dyn FnMut()) {
+        if let Some(bar) = &self.bar {
+            bar.disable_steady_tick();
+        }
+        self.signals.alone(then);
+        self.show(Stage::Machine.name());
+    }
+
     fn image(&mut self, progress: &Progress) {
         self.signals.now(Doing::Building);
         if progress.warning {

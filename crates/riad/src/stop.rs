@@ -18,7 +18,7 @@ pub(crate) fn stop(args: StopArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
-        match stop_one(&folder, force, timeout, signals.clone())? {
+        match stop_one(&folder, force, timeout, "riad stop", signals.clone())? {
             true => eprintln!("riad: machine {name} is off"),
             false => eprintln!("riad: machine {name} is off already"),
         }
@@ -32,17 +32,18 @@ pub(crate) fn restart(args: StopArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
-        stop_one(&folder, force, timeout, signals.clone())?;
+        stop_one(&folder, force, timeout, "riad restart", signals.clone())?;
         start_one(&folder, signals.clone())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stops a machine. Returns whether it was on.
+/// Stops a machine, as `by` wants it. Returns whether it was on.
 pub(crate) fn stop_one(
     folder: &Folder,
     force: bool,
     timeout: u64,
+    by: &str,
     signals: Signals,
 ) -> Result<bool, Failure> {
     let connection = match Connection::open(folder) {
@@ -52,7 +53,7 @@ pub(crate) fn stop_one(
     };
     let mut status = Status::new(signals, "", false);
     status.show(&format!("{}: stopping", folder.name()));
-    let stopped = connection.stop(force, Duration::from_secs(timeout));
+    let stopped = connection.stop(force, Duration::from_secs(timeout), by);
     status.clear();
     stopped?;
     Ok(true)

@@ -1,8 +1,11 @@
 //! The user's terminal: raw mode, and its restoration on every way out.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::report::Failure;
@@ -40,11 +43,66 @@ impl Drop for Raw {
     }
 }
 
+/// Whether another screen is shown than the one that was there.
+static OTHER_SCREEN: AtomicBool = AtomicBool::new(false);
+
+/// A screen of its own, as long as this lives: what was on the terminal is there again afterwards.
+#[derive(Debug)]
+pub(crate) struct Screen(());
+
+impl Screen {
+    /// Begins one on standard output.
+    pub(crate) fn begin() -> Self {
+        OTHER_SCREEN.store(true, Ordering::Relaxed);
+        // xterm's control sequences, which all take: another screen, no cursor.
+        write_now("\x1b[?1049h\x1b[?25l");
+        Self(())
+    }
+
+    /// Shows lines, as many and as much of each as fit. Shows no others.
+    pub(crate) fn show(&self, lines: &[String]) {
+        let (rows, columns) = size();
+        let mut text = String::from("\x1b[H");
+        for (number, line) in lines.iter().take(rows.into()).enumerate() {
+            if number > 0 {
+                text.push_str("\r\n");
+            }
+            text.extend(line.chars().take(columns.into()));
+            text.push_str("\x1b[K");
+        }
+        text.push_str("\x1b[J");
+        write_now(&text);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore_screen();
+    }
+}
+
+fn restore_screen() {
+    if OTHER_SCREEN.swap(false, Ordering::Relaxed) {
+        write_now("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+fn write_now(text: &str) {
+    let mut stdout = io::stdout();
+    // A terminal that is gone shows nothing.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
 /// Makes the terminal what it was. Nothing happens if it is.
 pub(crate) fn restore() {
-    if let Some(termios) = before().take() {
-        // If the terminal is gone there is nothing to restore.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &termios);
+    restore_screen();
+    let mut before = before();
+    let Some(termios) = &*before else { return };
+    // If the terminal is gone there is nothing to restore; a processor's thread that panics may not
+    // do it, and leaves it to the next who comes by.
+    match tcsetattr(io::stdin(), OptionalActions::Drain, termios) {
+        Err(Errno::PERM) => {}
+        _ => *before = None,
     }
 }
 
@@ -53,8 +111,26 @@ pub(crate) fn restore_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         restore();
-        usual(panic);
+        match riad_confine::backtrace() {
+            None => usual(panic),
+            Some(trace) => {
+                let thread = std::thread::current();
+                let name = thread.name().unwrap_or("<unnamed>").to_owned();
+                let text = format!("\nthread '{name}' {panic}\nstack backtrace:\n{trace}\n");
+                let _ = io::stderr().write_all(text.as_bytes());
+            }
+        }
     }));
+}
+
+/// Says something while a guest has the terminal, or may have it: on lines of its own.
+pub(crate) fn notice(text: &str) {
+    let mut stderr = io::stderr();
+    let line = match stderr.is_terminal() {
+        true => format!("\r\nriad: {text}\r\n"),
+        false => format!("riad: {text}\n"),
+    };
+    let _ = stderr.write_all(line.as_bytes());
 }
 
 /// Whether the command gets a terminal: when it would read from one and write to one.
@@ -71,6 +147,25 @@ pub(crate) fn typed(buffer: &mut [u8]) -> Option<&[u8]> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return None,
         }
+    }
+}
+
+/// The key that is pressed within a time, or nothing; `Err` when there is no keyboard any more.
+pub(crate) fn key_within(time: std::time::Duration) -> Result<Option<u8>, Failure> {
+    let stdin = io::stdin();
+    let limit = Timespec::try_from(time).unwrap_or_default();
+    match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&limit)) {
+        // A window that changes its size interrupts the wait, and is drawn anew.
+        Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Ok(_) => {}
+        Err(error) => return Err(Failure::own("cannot read the keyboard")(error.into())),
+    }
+    // Not through the buffer, which could keep keys that no poll would tell of.
+    let mut key = [0];
+    match rustix::io::read(&stdin, &mut key) {
+        Ok(1) => Ok(key.first().copied()),
+        Ok(_) => Err(Failure::Own("the terminal is gone".to_owned())),
+        Err(error) => Err(Failure::own("cannot read the keyboard")(error.into())),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn why(args: OneArgs, format: Option<Format>) -> Result<ExitCode, Fai
     let why = Why {
         name: folder.name().to_string(),
         state: folder.state()?,
-        run: folder.run_state()?,
+        run: folder.told()?,
         console: console(&folder),
     };
     show_as(&why, format, || page(&why))?;
@@ -59,6 +59,12 @@ fn page(why: &Why) -> String {
             "none" => writeln!(text, "\nThe agent is all the init that it has."),
             word => writeln!(text, "\nIts init system says: {}.", printable(word)),
         };
+    }
+    for warning in &run.warnings {
+        let _ = writeln!(text, "\nWarning: {}.", printable(warning).trim_end_matches('.'));
+    }
+    if let Some(waits) = &run.waits {
+        let _ = writeln!(text, "\nSomething is to be done: {}.", printable(waits));
     }
     match (state, &run.ended) {
         (State::Killed, _) => {

@@ -42,6 +42,9 @@ fn mistakes_are_named_with_what_to_do() {
         (&["run", "--memory", "999999T", "debian"], &["at most", "--memory"]),
         (&["run", "--engine", "kvm", "debian"], &["kvm", "--engine soft"]),
         (&["run", "--engine", "qemu", "debian"], &["'qemu'", "auto, soft, soft:interp or kvm"]),
+        (&["run", "--memory", "200G", "debian"], &["this computer has", "--memory"]),
+        (&["run", "--cpu", "qemu64", "debian"], &["'qemu64'", "riad-v1 or host"]),
+        (&["run", "--engine", "soft", "--cpu", "host", "debian"], &["soft", "add --engine kvm"]),
         (&["boot", "--kernel", not_a_kernel, "--engine", "soft:fast"],
             &["'soft:fast'", "auto, soft, soft:interp or kvm"]),
         (&["image", "build", "debian", "--engine", "qemu"],
@@ -64,6 +67,10 @@ fn mistakes_are_named_with_what_to_do() {
         (&["image", "build", "debian", "--name", "debian-mine"], &["'debian-mine'"]),
         (&["image", "build", "nosuch"], &["'nosuch'"]),
         (&["image", "rm", "nosuch"], &["'nosuch'", "riad image ls"]),
+        (&["image", "info", "nosuch"], &["'nosuch'", "riad image ls"]),
+        (&["image", "export", "nosuch", "/tmp/x"], &["'nosuch'", "riad image ls"]),
+        (&["image", "import", "/nonexistent"], &["--name"]),
+        (&["image", "import", "/nonexistent", "--name", "mine"], &["'debian'", "riad image ls"]),
         (&["boot", "--kernel", "/nonexistent"], &["kernel /nonexistent"]),
         (&["boot", "--kernel", not_a_kernel], &[not_a_kernel, "bzImage", "Multiboot"]),
         (&["boot", "--kernel", not_a_kernel, "--disk", odd_disk], &[odd_disk, "multiple of 512"]),
@@ -111,6 +118,10 @@ fn mistakes_with_machines_are_named_with_what_to_do() {
     machine(&machines, "kept", &config.replacen('{', r#"{"protected": true, "#, 1));
     machine(&machines, "newer", r#"{"schema": 9}"#);
     machine(&machines, "broken", "{");
+    let [private, empty] = ["private", "empty"].map(|name| cache.path().join(name));
+    std::fs::write(&private, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
+    std::fs::write(&empty, "\n").unwrap();
+    let (private, empty) = (private.to_str().unwrap(), empty.to_str().unwrap());
     #[rustfmt::skip]
     let cases: &[(&[&str], &[&str])] = &[
         (&["create"], &["<NAME>"]),
@@ -135,7 +146,7 @@ fn mistakes_with_machines_are_named_with_what_to_do() {
         (&["restart", "nosuch"], &["'nosuch'"]),
         (&["delete", "nosuch", "--yes"], &["'nosuch'"]),
         (&["delete", "dev"], &["'dev'", "--yes"]),
-        (&["delete", "kept", "--yes"], &["'kept'", "--protect off"]),
+        (&["delete", "kept", "--yes"], &["'kept'", "riad unprotect kept"]),
         (&["ls", "--filter", "colour=red"], &["KEY=VALUE", "state"]),
         (&["ls", "--format", "xml"], &["'xml'", "yaml"]),
         (&["info", "nosuch"], &["'nosuch'"]),
@@ -173,6 +184,32 @@ fn mistakes_with_machines_are_named_with_what_to_do() {
         (&["set", "dev", "--disk", "9T"], &["more than a disk can have"]),
         (&["set", "dev", "--protect", "maybe"], &["'maybe'", "on or off"]),
         (&["set", "nosuch"], &["'nosuch'"]),
+        (&["create", "new", "--user", "Ann Lee"], &["'Ann Lee'", "lower-case"]),
+        (&["create", "new", "--user", "root"], &["'root'", "not root"]),
+        (&["create", "new", "--user", "ann", "--no-user"], &["--no-user"]),
+        (&["create", "new", "--ssh-key", "/nonexistent"], &["public key /nonexistent"]),
+        (&["create", "new", "--ssh-key", private], &["private key", "private.pub"]),
+        (&["create", "new", "--ssh-key", empty], &["no public key", "ssh-ed25519"]),
+        (&["create", "new", "--locale", "a b"], &["'a b'", "C.UTF-8"]),
+        (&["create", "new", "--time-zone", "../x"], &["'../x'", "Europe/Berlin"]),
+        (&["create", "new", "--provision", "/nonexistent"], &["script /nonexistent"]),
+        (&["create", "new", "--provision", empty], &["is empty"]),
+        (&["create", "new", "--provision", "-", "--provision", "-"], &["one script only"]),
+        (&["provision", "nosuch"], &["'nosuch'"]),
+        (&["provision", "dev"], &["riad start dev"]),
+        (&["provision", "dev", "/nonexistent"], &["script /nonexistent"]),
+        (&["protect"], &["<NAME>"]),
+        (&["protect", "nosuch"], &["'nosuch'"]),
+        (&["unprotect", "kept", "nosuch"], &["'nosuch'"]),
+        (&["stats", "nosuch"], &["'nosuch'"]),
+        (&["stats", "dev"], &["riad start dev"]),
+        (&["stats", "--interval", "0"], &["'0'", "0.1 to 3600"]),
+        (&["stats", "--interval", "nan"], &["'nan'", "0.1 to 3600"]),
+        (&["top", "--sort", "colour"], &["'colour'", "cpu"]),
+        (&["top", "--interval", "often"], &["'often'", "0.1 to 3600"]),
+        (&["events", "nosuch"], &["'nosuch'", "riad ls"]),
+        (&["events", "--since", "yesterday"], &["'yesterday'", "10m"]),
+        (&["logs", "kept", "--provision"], &["riad provision kept"]),
         (&["rename", "dev"], &["<NEW>"]),
         (&["rename", "dev", "kept"], &["'kept'", "already"]),
         (&["rename", "nosuch", "new"], &["'nosuch'"]),
@@ -247,6 +284,23 @@ fn machines_are_shown_to_people_and_programs() {
     said(&["set", "dev", "--cpus", "2", "--disk", "16M"]);
     assert!(said(&["info", "dev"]).contains("16 MiB"));
     assert!(said(&["set", "dev"]).contains("--help"));
+    said(&["protect", "dev"]);
+    assert!(said(&["info", "dev"]).contains("protected"));
+    said(&["unprotect", "dev"]);
+    // What was done to it is written down, and by whom.
+    let events = said(&["events", "dev"]);
+    assert!(events.contains("cpus set from 1 to 2 (user "), "{events}");
+    assert!(events.contains("protect set from on to off"), "{events}");
+    assert_eq!(said(&["events", "dev", "--format", "json"]).lines().count(), 4, "{events}");
+    assert_eq!(said(&["events", "--since", "2999-01-01"]), "");
+    assert_eq!(
+        said(&["stats", "--interval", "0.1"]),
+        "No machine runs; `riad start NAME` starts one.\n"
+    );
+    assert_eq!(said(&["stats", "--interval", "0.1", "--format", "json"]), "[]\n");
+    assert!(said(&["top"]).contains("0 of 1 machines run"));
+    assert_eq!(said(&["complete", "--line", "riad start "]), "dev\n");
+    assert_eq!(said(&["image", "prune"]), "0 B given back.\n");
     assert_eq!(said(&["wait", "dev", "stopped"]), "");
 }
 
@@ -263,12 +317,12 @@ fn what_is_asked_for_is_on_standard_output() {
         (&["image", "build", "--help"], "soft:interp"),
         (&["image", "ls"], "riad run debian"),
         (&["image", "ls", "--format", "json"], "[]"),
-        (&["completion", "bash"], "_riad"),
+        (&["completion", "bash"], "complete -F _riad riad"),
         (&["completion", "zsh"], "#compdef riad"),
         (&["completion", "fish"], "complete -c riad"),
-        (&["completion", "bash"], "soft:interp"),
-        (&["completion", "zsh"], "soft\\:interp"),
-        (&["completion", "fish"], "soft:interp"),
+        (&["complete", "--line", "riad run --engine soft:"], "soft:interp"),
+        (&["complete", "--line", "riad cre"], "create"),
+        (&["complete", "--line", "riad create dev --image "], "debian"),
     ] {
         let output = riad(cache.path(), arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));

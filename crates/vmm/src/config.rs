@@ -8,7 +8,7 @@ use riad_disk::Disk;
 use riad_network::Cable;
 use serde::{Deserialize, Serialize};
 
-use crate::MAX_CPUS;
+use crate::{CpuModel, MAX_CPUS};
 
 /// Which processor runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -129,6 +129,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Which processor.
     pub engine: EngineKind,
+    /// Whose features it sees.
+    pub cpu: CpuModel,
     /// Bytes of translated code that the software processors keep, in [`CODE_CACHE`](Self::CODE_CACHE);
     /// values outside are moved into it. Engines that translate nothing take no notice.
     pub code_cache: u64,
@@ -156,6 +158,7 @@ impl Default for VmConfig {
             cpus: 1,
             memory: 512 << 20,
             engine: EngineKind::Auto,
+            cpu: CpuModel::Riad,
             code_cache: Self::DEFAULT_CODE_CACHE,
             disks: Vec::new(),
             cable: None,

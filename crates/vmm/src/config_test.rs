@@ -1,4 +1,5 @@
 use super::{EngineKind, VmConfig};
+use crate::CpuModel;
 
 #[test]
 fn engines_have_one_name_everywhere() {
@@ -24,4 +25,14 @@ fn the_usual_code_cache_is_one_that_can_be_asked_for() {
     assert_eq!(VmConfig::CODE_CACHE, 1 << 20..=1 << 30);
     assert!(VmConfig::CODE_CACHE.contains(&VmConfig::DEFAULT_CODE_CACHE));
     assert_eq!(VmConfig::default().code_cache, 64 << 20);
+}
+
+#[test]
+fn processor_models_have_one_name_everywhere() {
+    for model in CpuModel::ALL {
+        assert_eq!(model.to_string().parse(), Ok(model));
+        assert_eq!(serde_json::to_string(&model).unwrap(), format!("\"{model}\""));
+    }
+    let error = "qemu64".parse::<CpuModel>().unwrap_err();
+    assert_eq!(error, "'qemu64' is not a processor model: expected riad-v1 or host");
 }

@@ -8,22 +8,32 @@ use riad_cpu_kvm::{KvmEngine, Model};
 use riad_cpu_soft::{Options, SoftEngine, Tier};
 use riad_memory::GuestMemory;
 
-use crate::{EngineKind, Error, VmConfig};
+use crate::{CpuModel, EngineKind, Error, Snapshot, VmConfig};
 
 /// Frequency of the time stamp counter on the software engine: a count a nanosecond.
 pub(crate) const SOFT_TSC_KHZ: u32 = 1_000_000;
 
-/// The engine that a request leads to on this host. `auto` is the software engine for now, however
-/// fast KVM was [measured](crate::measured) to be: the engine `kvm` has not yet shown that it boots
-/// what the other does (`docs/kvm.md`), and nobody shall get it without asking.
+/// The engine that a request leads to on this host. `auto` is the one that was
+/// [measured](crate::measured) to be faster, if it can be used right now.
 ///
 /// # Errors
 /// When the engine asked for cannot run here.
 pub fn choose(kind: EngineKind) -> Result<EngineKind, Error> {
     match kind {
-        EngineKind::Auto => Ok(EngineKind::Soft),
+        EngineKind::Auto => Ok(match crate::measured().choice() {
+            EngineKind::Kvm if riad_cpu_kvm::capabilities().is_ok() => EngineKind::Kvm,
+            _ => EngineKind::Soft,
+        }),
         EngineKind::Kvm => Ok(riad_cpu_kvm::capabilities().map(|_| kind)?),
         EngineKind::Soft | EngineKind::SoftInterpreter | EngineKind::SoftLockstep => Ok(kind),
+    }
+}
+
+/// Whether an engine has this model.
+pub(crate) fn check_model(engine: EngineKind, cpu: CpuModel) -> Result<(), Error> {
+    match (cpu, engine) {
+        (CpuModel::Riad, _) | (CpuModel::Host, EngineKind::Kvm) => Ok(()),
+        (CpuModel::Host, engine) => Err(Error::CpuModel(engine)),
     }
 }
 
@@ -67,6 +77,8 @@ fn options(engine: EngineKind, code_cache: u64) -> Option<Options> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     kind: EngineKind,
+    /// Whose features guests see.
+    cpu: CpuModel,
     /// Bytes of translated code.
     code_cache: u64,
     /// Frequency of the time stamp counter in kHz, where the guest knows it already.
@@ -74,10 +86,16 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// As a configuration has it, for a guest that knows the frequency of its time stamp counter, or
-    /// for one that is yet to learn it.
-    pub(crate) fn new(config: &VmConfig, tsc_khz: Option<u32>) -> Self {
-        Self { kind: config.engine, code_cache: config.code_cache, tsc_khz }
+    /// As a configuration has it, for a guest that is yet to learn what it runs on, or for the one of
+    /// a snapshot, which knows its processor and the frequency of its time stamp counter.
+    pub(crate) fn new(config: &VmConfig, snapshot: Option<&Snapshot>) -> Self {
+        let VmConfig { engine, cpu, code_cache, .. } = config;
+        Self {
+            kind: *engine,
+            cpu: snapshot.map_or(*cpu, |snapshot| snapshot.cpu),
+            code_cache: *code_cache,
+            tsc_khz: snapshot.map(|snapshot| snapshot.tsc_khz),
+        }
     }
 }
 
@@ -85,6 +103,8 @@ impl Wanted {
 pub(crate) struct Made {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) tsc_khz: u32,
+    /// What CPUID answers, when that is the host's own.
+    pub(crate) host_cpu: Option<Vec<[u32; 6]>>,
 }
 
 /// Makes the engine of a machine with this many processors.
@@ -94,8 +114,9 @@ pub(crate) fn make(
     clock: SharedClock,
     cpus: u32,
 ) -> Result<Made, Error> {
-    let Wanted { kind, code_cache, tsc_khz } = wanted;
+    let Wanted { kind, cpu, code_cache, tsc_khz } = wanted;
     let engine = choose(kind)?;
+    check_model(engine, cpu)?;
     let most = engine.most_cpus();
     if cpus > most {
         let reason = format!("{engine} runs at most {most} processor; use --cpus {most}");
@@ -106,7 +127,7 @@ pub(crate) fn make(
         Some(options) => {
             let tsc_khz = tsc_khz.unwrap_or(SOFT_TSC_KHZ);
             let engine = SoftEngine::with_options(memory, clock, vcpus(tsc_khz), options);
-            Ok(Made { engine: Arc::new(engine), tsc_khz })
+            Ok(Made { engine: Arc::new(engine), tsc_khz, host_cpu: None })
         }
         None => {
             // The host's own frequency, which takes no scaling.
@@ -114,8 +135,13 @@ pub(crate) fn make(
                 Some(known) => known,
                 None => riad_cpu_kvm::capabilities()?.tsc_khz,
             };
-            let engine = KvmEngine::new(memory, clock, vcpus(tsc_khz), Model::Riad)?;
-            Ok(Made { engine: Arc::new(engine), tsc_khz })
+            let model = match cpu {
+                CpuModel::Riad => Model::Riad,
+                CpuModel::Host => Model::Host,
+            };
+            let engine = KvmEngine::new(memory, clock, vcpus(tsc_khz), model)?;
+            let host_cpu = engine.host_cpu();
+            Ok(Made { engine: Arc::new(engine), tsc_khz, host_cpu })
         }
     }
 }

@@ -1,7 +1,7 @@
 use riad_cpu_soft::Tier;
 
-use super::{choose, options};
-use crate::EngineKind;
+use super::{check_model, choose, options};
+use crate::{CpuModel, EngineKind};
 
 #[test]
 fn each_name_leads_to_its_tier() {
@@ -21,5 +21,15 @@ fn the_code_cache_is_moved_into_its_range() {
     for (asked, given) in [(0, 1 << 20), (8 << 20, 8 << 20), (u64::MAX, 1 << 30)] {
         let options = options(EngineKind::Soft, asked).unwrap();
         assert_eq!(options.code_cache, given, "{asked}");
+    }
+}
+
+#[test]
+fn the_hosts_own_processor_comes_from_kvm_alone() {
+    for engine in EngineKind::ALL {
+        assert!(check_model(engine, CpuModel::Riad).is_ok());
+        let error = check_model(engine, CpuModel::Host).err().map(|error| error.to_string());
+        assert_eq!(error.is_none(), engine == EngineKind::Kvm);
+        assert!(error.is_none_or(|error| error.contains("add --engine kvm")));
     }
 }

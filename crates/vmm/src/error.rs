@@ -11,6 +11,29 @@ pub enum Error {
     /// A number of processors no machine has.
     #[error("{0} processors: a machine has 1 to {max}", max = crate::MAX_CPUS)]
     Cpus(u32),
+    /// The host's own processor was asked for, from an engine that is none.
+    #[error(
+        "--cpu host is this computer's own processor, which engine kvm alone lends, and the machine \
+         would run on engine {0}: add --engine kvm, or leave --cpu out"
+    )]
+    CpuModel(crate::EngineKind),
+    /// A snapshot of the host's own processor, on another.
+    #[error(
+        "the machine was saved with --cpu host, and this computer's processor, or what its kernel lends \
+         of it, is another: restore it where it was saved; machines that move are made without --cpu"
+    )]
+    OtherHost,
+    /// More memory than the host has.
+    #[error(
+        "{wanted} MiB of memory are more than this computer has ({has} MiB with its swap space): give \
+         the machine less with --memory"
+    )]
+    HostMemory {
+        /// MiB that were asked for.
+        wanted: u64,
+        /// MiB that there are.
+        has: u64,
+    },
     /// A number of disks no machine has.
     #[error("{0} disks are more than a machine takes; it takes {1}")]
     Disks(usize, usize),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use riad_devices::pci::slot;
-use riad_devices::virtio::blk::Blk;
+use riad_devices::virtio::blk::{Blk, BlkHandle};
 use riad_devices::virtio::console::{Console as VirtioConsole, ConsoleHandle};
 use riad_devices::virtio::net::{Net, NetHandle};
 use riad_devices::virtio::rng::{HostEntropy, Rng};
@@ -21,6 +21,8 @@ pub(crate) struct Functions {
     pub(crate) net: Option<NetHandle>,
     pub(crate) vsock: Option<VsockHandle>,
     pub(crate) virtio_console: Option<ConsoleHandle>,
+    /// Of its disks, in their order.
+    pub(crate) disks: Vec<BlkHandle>,
 }
 
 impl Functions {
@@ -47,7 +49,7 @@ impl Functions {
         all.add(slot::RNG, Rng::new(Box::new(HostEntropy)));
         for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
             let serial = format!("riad-disk{}", at - slot::DISK_FIRST);
-            all.add(at, Blk::new(Arc::clone(disk), &serial));
+            all.add_disk(at, Blk::new(Arc::clone(disk), &serial));
         }
         Ok(all)
     }
@@ -71,7 +73,7 @@ impl Functions {
             let at = function.slot;
             match &function.function.device {
                 DeviceState::Blk(state) => match disks.next() {
-                    Some(disk) => all.add(at, Blk::restore(Arc::clone(disk), state)?),
+                    Some(disk) => all.add_disk(at, Blk::restore(Arc::clone(disk), state)?),
                     None => return Err(Error::Disks(0, wanted)),
                 },
                 DeviceState::Net(state) => {
@@ -94,6 +96,11 @@ impl Functions {
             }
         }
         Ok(all)
+    }
+
+    fn add_disk(&mut self, slot: u8, disk: Blk) {
+        self.disks.push(disk.handle());
+        self.add(slot, disk);
     }
 
     fn add(&mut self, slot: u8, device: impl VirtioDevice + 'static) {

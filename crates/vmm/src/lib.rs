@@ -10,18 +10,25 @@
 
 mod config;
 mod console;
+mod cpu_model;
 mod engine;
 mod error;
 mod functions;
+mod host_memory;
 mod measure;
+mod meter;
 mod snapshot;
+mod sys;
 mod vm;
 
 pub use config::{Disks, EngineKind, Guest, VmConfig};
 pub use console::{Console, ConsoleLine};
+pub use cpu_model::CpuModel;
 pub use engine::choose as choose_engine;
 pub use error::Error;
 pub use measure::{Measured, Speed, measured};
+pub use meter::{Meter, Reading};
+pub use riad_devices::virtio::blk::{BlkCounts, BlkHandle};
 pub use riad_devices::virtio::net::{NetCounters, NetHandle};
 pub use riad_devices::virtio::vsock::VsockHandle;
 pub use snapshot::{Snapshot, SnapshotError};

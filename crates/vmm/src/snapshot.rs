@@ -9,6 +9,8 @@ use riad_machine::pc::PcState;
 use riad_memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 
+use crate::{CpuModel, Error};
+
 /// All of a machine but its memory and what is on its disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -23,6 +25,12 @@ pub struct Snapshot {
     /// Frequency of the processors' time stamp counters in kHz, which the guest has learnt.
     #[serde(default = "first_frequency")]
     pub tsc_khz: u32,
+    /// Whose features the guest has seen. The host's own tie the snapshot to processors like it.
+    #[serde(default)]
+    pub cpu: CpuModel,
+    /// With the host's own: what CPUID answers, as leaf, subleaf, EAX, EBX, ECX, EDX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_cpu: Option<Vec<[u32; 6]>>,
 }
 
 /// The frequency in the first snapshots, which did not name it.
@@ -58,6 +66,14 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
+    /// Whether the guest can go on with the processor that an engine has made.
+    ///
+    /// # Errors
+    /// [`Error::OtherHost`].
+    pub(crate) fn check_host(&self, host_cpu: Option<&Vec<[u32; 6]>>) -> Result<(), Error> {
+        if self.host_cpu.as_ref() == host_cpu { Ok(()) } else { Err(Error::OtherHost) }
+    }
+
     /// The version this Riad writes.
     pub const VERSION: u32 = 1;
     /// The state's file name in a snapshot's folder.

@@ -6,20 +6,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
+use riad_confine::Kind;
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
+use riad_devices::virtio::blk::BlkHandle;
 use riad_devices::virtio::console::ConsoleHandle;
 use riad_devices::virtio::net::NetHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
 use riad_machine::pc::map::AddressMap;
 use riad_machine::pc::{Pc, PcConfig, PcParts};
-use riad_memory::GuestMemory;
+use riad_memory::{Gatherer, GuestMemory};
 
 use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
+use crate::host_memory;
+use crate::meter::Meter;
 use crate::snapshot::Snapshot;
-use crate::{Console, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
+use crate::sys::ThreadClock;
+use crate::{Console, CpuModel, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +110,12 @@ impl Keyboard {
 pub struct Vm {
     engine: Arc<dyn Engine>,
     tsc_khz: u32,
+    /// What CPUID answers, when that is the host's own.
+    host_cpu: Option<Vec<[u32; 6]>>,
     pc: Arc<Pc>,
     memory: GuestMemory,
+    /// Works until the machine is dropped.
+    _gatherer: Gatherer,
     clock: Arc<HostClock>,
     vcpus: Vec<SharedVcpu>,
     handles: Vec<Arc<dyn VcpuHandle>>,
@@ -119,6 +128,8 @@ pub struct Vm {
     vsock: Option<VsockHandle>,
     console: Console,
     virtio_console: Option<ConsoleHandle>,
+    meter: Meter,
+    disks: Vec<BlkHandle>,
 }
 
 /// What the guest's own word about its end sets off: it is passed on, and the processors stop.
@@ -217,8 +228,12 @@ impl Vm {
         clock.pause();
         let cpus = snapshot.as_ref().map_or(config.cpus, |s| s.pc.config.cpus);
         let shared: Arc<dyn Clock> = clock.clone();
-        let wanted = Wanted::new(config, snapshot.as_ref().map(|snapshot| snapshot.tsc_khz));
-        let Made { engine, tsc_khz } = crate::engine::make(wanted, memory.clone(), shared, cpus)?;
+        let wanted = Wanted::new(config, snapshot.as_ref());
+        let Made { engine, tsc_khz, host_cpu } =
+            crate::engine::make(wanted, memory.clone(), shared, cpus)?;
+        if let Some(snapshot) = &snapshot {
+            snapshot.check_host(host_cpu.as_ref())?;
+        }
         // As the clock does.
         engine.pause();
         // Two: the guest's own word, and a processor's that failed because of it.
@@ -231,7 +246,7 @@ impl Vm {
             control: Arc::clone(&control),
             handles: Arc::clone(&known),
         });
-        let Functions { functions, net, vsock, virtio_console } = match &snapshot {
+        let Functions { functions, net, vsock, virtio_console, disks } = match &snapshot {
             Some(snapshot) => Functions::restore(config, snapshot, console)?,
             None => Functions::new(config, console)?,
         };
@@ -249,10 +264,13 @@ impl Vm {
         }
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
+        let meter = Meter::new(cpus, disks.clone(), Arc::clone(&clock));
         let mut vm = Self {
             engine,
             tsc_khz,
+            host_cpu,
             pc,
+            _gatherer: Gatherer::new(&memory),
             memory,
             clock,
             vcpus: Vec::new(),
@@ -265,9 +283,11 @@ impl Vm {
             vsock,
             console: console.clone(),
             virtio_console,
+            meter,
+            disks,
         };
         let timers = Arc::clone(vm.pc.timers());
-        vm.spawn("timers", move || timers.run())?;
+        vm.spawn(Kind::Timer, "timers", move || timers.run())?;
         Ok((vm, vcpus))
     }
 
@@ -278,17 +298,22 @@ impl Vm {
             let vcpu = Arc::new(Mutex::new(vcpu));
             self.vcpus.push(Arc::clone(&vcpu));
             let (control, sender) = (Arc::clone(&self.control), sender.clone());
-            self.spawn(&format!("vcpu{id}"), move || {
+            let meter = self.meter.clone();
+            self.spawn(Kind::Vcpu, &format!("vcpu{id}"), move || {
+                meter.vcpu_runs_here(id, ThreadClock::of_this_thread());
                 run_vcpu(id as u32, &vcpu, &control, &sender)
             })?;
         }
         Ok(self)
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let thread =
-            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)?;
-        self.threads.push(thread);
+    fn spawn(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Error> {
+        self.threads.push(riad_confine::spawn(kind, name, body).map_err(Error::Thread)?);
         Ok(())
     }
 
@@ -353,6 +378,18 @@ impl Vm {
     #[must_use]
     pub fn exits(&self) -> Vec<(&'static str, u64)> {
         self.engine.exits()
+    }
+
+    /// What it uses, to be read at any time and from any thread.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// The host's ends of its disks, in their order.
+    #[must_use]
+    pub fn disks(&self) -> &[BlkHandle] {
+        &self.disks
     }
 
     /// Guest time since power-on, nanoseconds.
@@ -421,6 +458,8 @@ impl Vm {
             vcpus: vcpus?,
             clock: self.clock.save(),
             tsc_khz: self.tsc_khz,
+            cpu: if self.host_cpu.is_some() { CpuModel::Host } else { CpuModel::Riad },
+            host_cpu: self.host_cpu.clone(),
         })
     }
 
@@ -464,7 +503,9 @@ fn check(config: &VmConfig) -> Result<AddressMap, Error> {
     if config.cpus == 0 || config.cpus > MAX_CPUS {
         return Err(Error::Cpus(config.cpus));
     }
-    Ok(AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?)
+    let map = AddressMap::new(config.memory.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX))?;
+    host_memory::check(config.memory, host_memory::total())?;
+    Ok(map)
 }
 
 impl VmConfig {
@@ -473,7 +514,8 @@ impl VmConfig {
     /// # Errors
     /// When no machine can be built to it on this host.
     pub fn check(&self) -> Result<(), Error> {
-        crate::engine::choose(self.engine)?;
+        let engine = crate::engine::choose(self.engine)?;
+        crate::engine::check_model(engine, self.cpu)?;
         check(self).map(drop)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use riad_network::Cable;
 use riad_network::pair::Pair;
-use riad_vmm::{Console, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
+use riad_vmm::{Console, CpuModel, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
 
 /// Names the folder of the snapshot that the child process is to go on from.
 const RESTORE: &str = "RIAD_TEST_RESTORE";
@@ -154,6 +154,58 @@ fn a_running_machine_is_paused_saved_and_goes_on() {
         assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()));
     }
     assert_eq!(output.text(), whole);
+}
+
+#[test]
+fn a_machine_hops_between_engines() {
+    if let Err(error) = riad_vmm::choose_engine(EngineKind::Kvm) {
+        eprintln!("nothing hops here: {error}");
+        return;
+    }
+    let (whole, _) = reference();
+    let output = Output::default();
+    let on = |engine| VmConfig { engine, ..config() };
+    // On KVM first: software has counters of any frequency, and not every processor has.
+    let mut vm = Vm::start(&on(EngineKind::Kvm), &our_guest(), &output.console()).unwrap();
+    let mut ending = None;
+    for engine in [EngineKind::Soft, EngineKind::Kvm].into_iter().cycle().take(40) {
+        ending = vm.wait(Some(Duration::from_millis(2)));
+        vm.pause();
+        ending = ending.or_else(|| vm.wait(Some(Duration::ZERO)));
+        if ending.is_some() {
+            break;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+        drop(vm);
+        let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+        vm = Vm::restore(&on(engine), snapshot, memory, &output.console()).unwrap();
+        vm.resume();
+    }
+    let ending = ending.or_else(|| vm.wait(Some(LIMIT)));
+    assert_eq!(ending, Some(expected_ending()), "{}", output.text());
+    assert_eq!(output.text(), whole);
+}
+
+#[test]
+fn snapshots_of_the_hosts_own_processor_are_tied_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let vm = Vm::start_paused(&config(), &our_guest(), &Output::default().console()).unwrap();
+    let mut snapshot = vm.save().unwrap();
+    assert_eq!((snapshot.cpu, &snapshot.host_cpu), (CpuModel::Riad, &None), "not unless asked for");
+    snapshot.cpu = CpuModel::Host;
+    snapshot.host_cpu = Some(vec![[0, 0, 0xffff, 1, 2, 3]]);
+    snapshot.write(vm.memory(), folder.path()).unwrap();
+    for engine in [EngineKind::Soft, EngineKind::Kvm] {
+        let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+        let config = VmConfig { engine, ..config() };
+        let refused = Vm::restore(&config, snapshot, memory, &Output::default().console());
+        let error = refused.err().expect("another processor").to_string();
+        let words = if engine == EngineKind::Soft { "--engine kvm" } else { "" };
+        assert!(error.contains(words), "{error}");
+        let has_kvm = riad_vmm::choose_engine(EngineKind::Kvm).is_ok();
+        assert!(engine == EngineKind::Soft || !has_kvm || error.contains("--cpu host"), "{error}");
+    }
 }
 
 #[test]

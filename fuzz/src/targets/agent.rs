@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use riad_agent::client::{Events, SessionIo, run_session};
 use riad_agent::protocol::{
-    BootTimes, Decoder, ExecRequest, Failure, FailureKind, Hello, MAX_TEXT, OutputStream,
-    ShutdownMode, ToGuest, ToHost, TtyRequest,
+    BootTimes, Decoder, ExecRequest, Failure, FailureKind, FileSystem, Hello, MAX_TEXT, Measures,
+    OutputStream, ShutdownMode, ToGuest, ToHost, TtyRequest,
 };
 
 use super::Target;
@@ -186,10 +186,19 @@ fn said() -> Vec<Vec<ToHost<'static>>> {
     ]
 }
 
+/// What is said on the event channel later on, and in no session.
+fn measured() -> Vec<ToHost<'static>> {
+    vec![ToHost::Measures(Measures {
+        memory_total: 1 << 30,
+        file_systems: vec![FileSystem { mounted_on: "/".to_owned(), ..Default::default() }],
+        ..Measures::default()
+    })]
+}
+
 /// Conversations after a few bytes that say how they are held.
-fn seeds(firsts: &[&[u8]]) -> Vec<Vec<u8>> {
+fn seeds(said: Vec<Vec<ToHost<'static>>>, firsts: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for messages in said() {
+    for messages in said {
         for first in firsts {
             let mut bytes = first.to_vec();
             messages.iter().for_each(|message| message.encode(&mut bytes));
@@ -201,12 +210,14 @@ fn seeds(firsts: &[&[u8]]) -> Vec<Vec<u8>> {
 
 /// Cut into pieces of 4096 bytes, and of 3.
 fn guest_seeds() -> Vec<Vec<u8>> {
-    seeds(&[&[0, 0x10], &[3, 0]])
+    let mut said = said();
+    said.push(measured());
+    seeds(said, &[&[0, 0x10], &[3, 0]])
 }
 
 /// In a session without input, in one with, and on the event channel.
 fn session_seeds() -> Vec<Vec<u8>> {
-    seeds(&[&[0], &[1], &[3]])
+    seeds(said(), &[&[0], &[1], &[3]])
 }
 
 fn host_seeds() -> Vec<Vec<u8>> {
@@ -229,8 +240,9 @@ fn host_seeds() -> Vec<Vec<u8>> {
             ToGuest::Close { stream: OutputStream::Stdout },
         ],
         &[
-            ToGuest::Welcome { version: 1 },
+            ToGuest::Welcome { version: 2 },
             ToGuest::SetTime { unix_nanos: 5 },
+            ToGuest::Measure,
             ToGuest::Shutdown { mode: ShutdownMode::Reboot },
         ],
     ];

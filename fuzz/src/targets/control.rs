@@ -14,9 +14,12 @@ pub(super) const CONTROL: Target = Target {
         let orders = [
             Order::Status,
             Order::Session,
-            Order::Stop { force: true },
+            Order::Stop { force: true, by: Some("me".to_owned()) },
             Order::Console,
             Order::Events,
+            Order::Stats,
+            Order::Grow { size: 1 << 33 },
+            Order::Provision { scripts: vec!["a.sh".to_owned()] },
         ];
         let replies =
             [Reply::Ok(serde_json::json!({"phase": "running"})), Reply::Error("no".into())];

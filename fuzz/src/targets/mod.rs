@@ -5,8 +5,10 @@ mod board;
 mod control;
 mod cpu;
 mod deb;
+mod disk;
 mod index;
 mod kernel;
+mod qcow2;
 mod translate;
 mod virtio;
 
@@ -41,6 +43,8 @@ pub static TARGETS: &[Target] = &[
     index::VERSIONS,
     index::SOURCES,
     deb::DEB,
+    disk::DISK,
+    qcow2::QCOW2,
     agent::GUEST_SAYS,
     agent::HOST_SAYS,
     agent::SESSION,

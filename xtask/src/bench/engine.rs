@@ -41,7 +41,7 @@ impl Engine {
 
     /// Whether a load means anything to it: the host's own kernel has started long ago.
     pub(super) fn takes(&self, load: Load) -> bool {
-        !matches!((self, load), (Self::Native, Load::Start))
+        !matches!((self, load), (Self::Native, Load::Start | Load::Login | Load::Disk))
     }
 
     /// Runs a load once.
@@ -51,28 +51,33 @@ impl Engine {
         guest: &Guest,
         patience: Duration,
     ) -> Result<Measured, Error> {
-        let disk = match (self, load) {
-            (Self::Tcg(_) | Self::Riad(..), Load::Programs) => Some(guest.disk()?),
-            _ => None,
+        let disks = match (self, load) {
+            (Self::Native, _) | (_, Load::Start | Load::Kernels) => Vec::new(),
+            (_, Load::Programs | Load::Login) => vec![guest.disk()?],
+            (_, Load::Disk) => vec![guest.disk()?, guest.data()?],
         };
         let (initrd, append) = match load {
             Load::Start => (&guest.start, UNTUNED),
             Load::Kernels => (&guest.kernels, QUIET),
             Load::Programs => (&guest.programs, QUIET),
+            Load::Login => (&guest.login, QUIET),
+            Load::Disk => (&guest.disk, QUIET),
         };
         let command = match self {
             Self::Native => match load {
-                Load::Start => return Err("the host's kernel is not started".into()),
+                Load::Start | Load::Login | Load::Disk => {
+                    return Err("the host's own system is not measured".into());
+                }
                 Load::Kernels => Command::new(&guest.program),
                 Load::Programs => in_tree(&guest.tree()?),
             },
-            Self::Tcg(qemu) => tcg(qemu, &guest.kernel, initrd, append, disk.as_deref()),
+            Self::Tcg(qemu) => tcg(qemu, &guest.kernel, initrd, append, &disks),
             Self::Riad(program, engine) => {
                 let mut command = Command::new(program);
                 command.args(["boot", "--cpus", "1", "--memory", "2G", "--engine", engine]);
                 command.arg("--kernel").arg(&guest.kernel).arg("--initrd").arg(initrd);
                 command.args(["--append", append]);
-                if let Some(disk) = &disk {
+                for disk in &disks {
                     command.arg("--disk").arg(disk);
                 }
                 command
@@ -82,14 +87,14 @@ impl Engine {
     }
 }
 
-fn tcg(qemu: &Qemu, kernel: &Path, initrd: &Path, append: &str, disk: Option<&Path>) -> Command {
+fn tcg(qemu: &Qemu, kernel: &Path, initrd: &Path, append: &str, disks: &[PathBuf]) -> Command {
     let mut command = qemu.command();
     command.args("-M q35 -accel tcg,thread=multi -cpu max -m 2048 -smp 1 -nodefaults".split(' '));
     command.args("-serial stdio -display none -no-reboot".split(' '));
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", append]);
-    if let Some(disk) = disk {
-        command.arg("-drive").arg(format!("file={},if=none,id=d,format=raw", disk.display()));
-        command.args(["-device", "virtio-blk-pci,drive=d"]);
+    for (id, disk) in disks.iter().enumerate() {
+        command.arg("-drive").arg(format!("file={},if=none,id=d{id},format=raw", disk.display()));
+        command.arg("-device").arg(format!("virtio-blk-pci,drive=d{id}"));
     }
     command
 }
@@ -119,6 +124,7 @@ fn rooted() -> bool {
 fn watch(mut command: Command, load: Load, patience: Duration) -> Result<Measured, Error> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
+    let mut reader = Reader::new(load);
     let mut child = command
         .spawn()
         .map_err(|error| format!("{} cannot be run: {error}", command.get_program().display()))?;
@@ -141,7 +147,6 @@ fn watch(mut command: Command, load: Load, patience: Duration) -> Result<Measure
         })
         .collect();
     drop(said);
-    let mut reader = Reader::new(load);
     let mut until = start + patience;
     let mut late = false;
     loop {

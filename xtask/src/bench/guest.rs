@@ -14,16 +14,19 @@ use crate::{Error, root};
 /// The release that the programs come from.
 const RELEASE: &str = "debian:bookworm";
 /// What the image is called in its own store.
-const NAME: &str = "yardstick";
+pub(super) const NAME: &str = "yardstick";
 /// What the programs need besides the usual packages.
 const PACKAGES: &str = "gcc,libc6-dev,python3-minimal,p7zip-full,openssl,sqlite3";
 /// The root's size: it is copied for each run.
 const SIZE: &str = "2G";
 
+/// Bytes of the file that disks are measured on.
+const DATA: u64 = 1 << 30;
+
 /// Everything that is run, all in one directory.
 #[derive(Debug)]
 pub(super) struct Guest {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// Where Riad keeps the image.
     image: PathBuf,
     /// The kernel.
@@ -34,6 +37,10 @@ pub(super) struct Guest {
     pub(super) kernels: PathBuf,
     /// The boot archive that leads to the programs on the disk.
     pub(super) programs: PathBuf,
+    /// The boot archive that leads to the disk's own init.
+    pub(super) login: PathBuf,
+    /// The boot archive that leads to the yardstick of disks.
+    pub(super) disk: PathBuf,
     /// The kernels as a program.
     pub(super) program: PathBuf,
 }
@@ -47,15 +54,19 @@ impl Guest {
         let program = compile(&source("kernels.c"), &directory.join("kernels"))?;
         let init = fs::read(compile(&source("init.c"), &directory.join("init"))?)?;
 
-        let mut programs = Archive::new(&init);
-        programs.file("bench", &fs::read(source("programs.sh"))?);
-        let mut list = String::new();
         let meta: Value = serde_json::from_slice(&fs::read(image.join("image.json"))?)?;
-        for name in meta["modules"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            programs.file(name, &fs::read(image.join("modules").join(name))?);
-            list.push_str(&format!("/{name}\n"));
-        }
-        programs.file("modules.list", list.as_bytes());
+        // Leads to what is done on the disk.
+        let leading_to = |script: &[u8]| -> Result<Archive, Error> {
+            let mut archive = Archive::new(&init);
+            archive.file("bench", script);
+            let mut list = String::new();
+            for name in meta["modules"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                archive.file(name, &fs::read(image.join("modules").join(name))?);
+                list.push_str(&format!("/{name}\n"));
+            }
+            archive.file("modules.list", list.as_bytes());
+            Ok(archive)
+        };
         let archive = |name: &str, archive: Archive| -> Result<PathBuf, Error> {
             let path = directory.join(name);
             fs::write(&path, archive.finish())?;
@@ -65,7 +76,9 @@ impl Guest {
             kernel: image.join("vmlinuz"),
             start: archive("start.cpio", Archive::new(&init))?,
             kernels: archive("kernels.cpio", Archive::new(&fs::read(&program)?))?,
-            programs: archive("programs.cpio", programs)?,
+            programs: archive("programs.cpio", leading_to(&fs::read(source("programs.sh"))?)?)?,
+            login: archive("login.cpio", leading_to(b"exec /sbin/init\n")?)?,
+            disk: archive("disk.cpio", leading_to(&fs::read(source("disk.sh"))?)?)?,
             program,
             directory: directory.to_owned(),
             image,
@@ -81,6 +94,21 @@ impl Guest {
         copy.arg(self.image.join("rootfs.ext4")).arg(&disk);
         output(copy)?;
         Ok(disk)
+    }
+
+    /// The file that disks are measured on: the same for all, and all of it there.
+    pub(super) fn data(&self) -> Result<PathBuf, Error> {
+        let data = self.directory.join("data.raw");
+        if !fs::metadata(&data).is_ok_and(|data| data.len() == DATA) {
+            let piece: Vec<u8> =
+                (0..1 << 20).map(|n: u32| (n.wrapping_mul(2654435761) >> 24) as u8).collect();
+            let mut file = fs::File::create(&data)?;
+            for _ in 0..DATA >> 20 {
+                std::io::Write::write_all(&mut file, &piece)?;
+            }
+            file.sync_all()?;
+        }
+        Ok(data)
     }
 
     /// The root as a tree on the host, with the yardstick in it.

@@ -6,9 +6,13 @@
 
 mod cpio;
 mod engine;
+mod exits;
 mod guest;
+mod machines;
 mod qemu;
 mod report;
+
+pub(crate) use self::machines::machines;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +20,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::engine::Engine;
+pub(crate) use self::exits::exits;
 use self::guest::Guest;
 use self::qemu::Qemu;
 use self::report::{Load, Report};

@@ -12,6 +12,10 @@ pub(super) enum Load {
     Kernels,
     /// `programs.sh`.
     Programs,
+    /// A Debian's own init, from the command to the login prompt.
+    Login,
+    /// `disk.sh`.
+    Disk,
 }
 
 /// The lines of `kernels.c`. The last is code that runs once.
@@ -45,6 +49,11 @@ const PROGRAMS: [&str; 10] = [
 ];
 /// The one line of the kernel's start.
 const START: [&str; 1] = ["kernel to /init"];
+/// The one line of a whole system's start.
+const LOGIN: [&str; 1] = ["login prompt"];
+/// The lines of `disk.sh`.
+const DISK: [&str; 6] =
+    ["seqwrite", "seqread", "randread4K", "randwrite4K", "randread4K16", "randwrite4K16"];
 
 impl Load {
     /// What it is called.
@@ -53,6 +62,8 @@ impl Load {
             Self::Start => "start",
             Self::Kernels => "kernels",
             Self::Programs => "programs",
+            Self::Login => "login",
+            Self::Disk => "disk",
         }
     }
 
@@ -61,6 +72,8 @@ impl Load {
             Self::Start => &START,
             Self::Kernels => &KERNELS,
             Self::Programs => &PROGRAMS,
+            Self::Login => &LOGIN,
+            Self::Disk => &DISK,
         }
     }
 }
@@ -79,6 +92,7 @@ pub(super) struct Reader {
     load: Load,
     measured: Measured,
     over: bool,
+    began: Instant,
     /// The kernel's first line, once it came.
     first: Option<Instant>,
     /// The guest's uptime in seconds when it began, and the host's time then.
@@ -88,11 +102,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// For a run that begins now.
     pub(super) fn new(load: Load) -> Self {
         Self {
             load,
             measured: Measured::default(),
             over: false,
+            began: Instant::now(),
             first: None,
             uptime: None,
             words: VecDeque::new(),
@@ -115,7 +131,8 @@ impl Reader {
         match self.load {
             Load::Start => self.start_line(line, at),
             Load::Kernels => self.kernel_line(line),
-            Load::Programs => self.program_line(line, at),
+            Load::Programs | Load::Disk => self.program_line(line, at),
+            Load::Login => self.login_line(line, at),
         }
     }
 
@@ -127,6 +144,15 @@ impl Reader {
             && line.contains("YARDSTICK-INIT")
         {
             self.set(START[0], (at - first).as_secs_f64());
+            self.over = true;
+        }
+        self.over
+    }
+
+    /// The prompt itself has no end of line; what getty(8) says before it has.
+    fn login_line(&mut self, line: &str, at: Instant) -> bool {
+        if line.starts_with("Debian GNU/Linux") && line.ends_with("ttyS0") {
+            self.set(LOGIN[0], (at - self.began).as_secs_f64());
             self.over = true;
         }
         self.over
@@ -224,7 +250,13 @@ impl Report {
         }
     }
 
-    fn median(&self, load: Load, line: &'static str, engine: &'static str) -> Option<f64> {
+    /// The median of all rounds, seconds.
+    pub(super) fn median(
+        &self,
+        load: Load,
+        line: &'static str,
+        engine: &'static str,
+    ) -> Option<f64> {
         self.seconds.get(&(load, line, engine)).and_then(|all| median(all))
     }
 
@@ -285,7 +317,7 @@ impl Report {
     }
 }
 
-fn median(all: &[f64]) -> Option<f64> {
+pub(super) fn median(all: &[f64]) -> Option<f64> {
     let mut all = all.to_vec();
     all.sort_by(f64::total_cmp);
     let middle = all.len() / 2;

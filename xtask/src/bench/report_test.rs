@@ -30,6 +30,14 @@ fn kernels_are_read() {
 }
 
 #[test]
+fn a_login_prompt_is_known_by_what_stands_before_it() {
+    let lines = ["Debian GNU/Linux 12 booting", "", "Debian GNU/Linux 12 debian ttyS0"];
+    let measured = read(Load::Login, &lines);
+    assert!(measured.seconds["login prompt"] > 1.9, "{measured:?}");
+    assert!(read(Load::Login, &["Debian GNU/Linux 12"]).seconds.is_empty());
+}
+
+#[test]
 fn programs_that_failed_have_no_time() {
     let measured = read(
         Load::Programs,

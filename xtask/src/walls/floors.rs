@@ -7,8 +7,9 @@ use crate::Error;
 use crate::cargo::{cargo, output};
 
 /// Our crates and their floors, the lowest first. `docs/architecture.md` draws them.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("riad-clock", 0),
+    ("riad-confine", 0),
     ("riad-memory", 1),
     ("riad-disk", 1),
     ("riad-network", 1),

@@ -15,7 +15,7 @@ struct Rule {
     what: &'static str,
 }
 
-const RULES: [Rule; 4] = [
+const RULES: [Rule; 5] = [
     Rule {
         words: &["target_arch"],
         applies: |file| !is_test(file) && !is_platform(file) && !file.ends_with("/build.rs"),
@@ -30,6 +30,11 @@ const RULES: [Rule; 4] = [
         words: &["Instant::now", "SystemTime::now"],
         applies: |file| is_machine(file) && !is_test(file),
         what: "nothing in the machine reads the host's clock; take a riad_clock::Clock (wall 3)",
+    },
+    Rule {
+        words: &["thread::spawn(", "thread::Builder"],
+        applies: |file| runs_guests(file) && !is_test(file),
+        what: "a machine's threads come from riad_confine::spawn, which confines them (wall 6)",
     },
     Rule {
         words: &["deny(unsafe_code)", "allow(unsafe_code"],
@@ -80,6 +85,14 @@ fn is_library(file: &str) -> bool {
     file.starts_with("crates/")
         && !program.iter().any(|part| file.starts_with(part))
         && !file.ends_with("/build.rs")
+}
+
+/// What has threads that a guest may get hold of.
+fn runs_guests(file: &str) -> bool {
+    is_machine(file)
+        || ["vmm", "disk", "network", "share", "host/src/process"]
+            .iter()
+            .any(|name| file.starts_with(&format!("crates/{name}/")))
 }
 
 /// What a guest's time must not leak into.

@@ -48,6 +48,15 @@ fn the_hosts_architecture_stays_in_its_module() {
 }
 
 #[test]
+fn threads_of_machines_come_through_one_door() {
+    let spawn = "let thread = std::thread::spawn(f);\n";
+    assert_eq!(source::check("crates/devices/src/pit.rs", spawn).len(), 1);
+    assert_eq!(source::check("crates/host/src/process/server.rs", spawn).len(), 1);
+    assert!(source::check("crates/host/src/copy/mod.rs", spawn).is_empty());
+    assert!(source::check("crates/confine/src/thread.rs", spawn).is_empty());
+}
+
+#[test]
 fn a_file_is_not_a_book() {
     assert!(source::check("crates/disk/src/raw.rs", &"\n".repeat(1000)).is_empty());
     assert_eq!(source::check("crates/disk/src/raw.rs", &"\n".repeat(1001)).len(), 1);

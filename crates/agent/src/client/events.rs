@@ -100,20 +100,7 @@ impl Events {
     }
 
     fn say(&self, message: &ToGuest<'_>) -> Result<(), ClientError> {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes)?;
-        let deadline = Instant::now().checked_add(SEND_LIMIT);
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            match rustix::io::write(&self.stream, rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(Errno::AGAIN) => wait(self.stream.as_fd(), PollFlags::OUT, deadline)?,
-                Err(Errno::INTR) => {}
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Gone),
-                Err(error) => return Err(ClientError::Stream(error.into())),
-            }
-        }
-        Ok(())
+        say(self.stream.as_fd(), message, Instant::now().checked_add(SEND_LIMIT))
     }
 }
 
@@ -125,7 +112,33 @@ impl AsFd for Events {
     }
 }
 
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, until: Option<Instant>) -> Result<(), ClientError> {
+/// Says something whole on a stream that does not block.
+pub(super) fn say(
+    stream: BorrowedFd<'_>,
+    message: &ToGuest<'_>,
+    until: Option<Instant>,
+) -> Result<(), ClientError> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes)?;
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        match rustix::io::write(stream, rest) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(Errno::AGAIN) => wait(stream, PollFlags::OUT, until)?,
+            Err(Errno::INTR) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Gone),
+            Err(error) => return Err(ClientError::Stream(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a stream is ready for that.
+pub(super) fn wait(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    until: Option<Instant>,
+) -> Result<(), ClientError> {
     let left = match until.map(|until| until.saturating_duration_since(Instant::now())) {
         Some(Duration::ZERO) => return Err(ClientError::Silent),
         // A deadline too far to say is none.

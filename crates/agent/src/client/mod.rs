@@ -12,10 +12,12 @@
 mod control;
 mod error;
 mod events;
+mod measure;
 mod output;
 mod session;
 
 pub use control::{ControlEvent, ControlReceiver, ControlSender, control};
 pub use error::ClientError;
 pub use events::Events;
+pub use measure::measure;
 pub use session::{ExitStatus, SessionEnd, SessionIo, run_session};

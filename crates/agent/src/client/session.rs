@@ -201,6 +201,9 @@ impl Pump<'_> {
                 ToHost::Started { .. } | ToHost::Failed(_) | ToHost::Hello(_) => {
                     return Err(ClientError::Unexpected { what: "a second beginning" });
                 }
+                ToHost::Measures(_) => {
+                    return Err(ClientError::Unexpected { what: "measures" });
+                }
             }
         }
         Ok(())

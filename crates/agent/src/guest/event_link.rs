@@ -137,7 +137,8 @@ fn orders(decoder: &mut Decoder) -> Result<Vec<Order>, ()> {
             | ToGuest::StdinEof
             | ToGuest::Resize { .. }
             | ToGuest::Signal { .. }
-            | ToGuest::Close { .. } => return Err(()),
+            | ToGuest::Close { .. }
+            | ToGuest::Measure => return Err(()),
         }
     }
     Ok(orders)

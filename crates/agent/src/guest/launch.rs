@@ -122,8 +122,21 @@ fn environment(request: &ExecRequest, account: &Account) -> BTreeMap<OsString, O
     if let Some(tty) = &request.tty {
         set("TERM", &tty.term);
     }
+    if let Some(language) = language() {
+        set("LANG", &language);
+    }
     variables.extend(request.env.iter().cloned());
     variables
+}
+
+/// The language that the system has set for logins: Debian's file, or systemd's (locale.conf(5)).
+fn language() -> Option<String> {
+    ["/etc/default/locale", "/etc/locale.conf"].into_iter().find_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let value = text.lines().rev().find_map(|line| line.trim().strip_prefix("LANG="))?;
+        let value = value.trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    })
 }
 
 /// The paths that may be the command, in order: as execvp(3) looks.

@@ -12,6 +12,7 @@ pub(crate) mod event_link;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod launch;
+pub(crate) mod measure;
 pub(crate) mod modules;
 pub(crate) mod mounts;
 pub(crate) mod network;

@@ -1,4 +1,4 @@
-//! One connection from the host: one command.
+//! One connection from the host: one command, or one question.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -7,6 +7,7 @@ use riad_agent::protocol::{Decoder, Frame, OutputStream, ProtocolError, ToGuest,
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use super::measure::measure;
 use super::process::{Exit, Process, Start};
 
 /// Which of a session's descriptors is meant.
@@ -172,18 +173,20 @@ impl Session {
             }
             match process {
                 Some(process) => obey(process, frame, to_host)?,
-                None => {
-                    let ToGuest::Exec(request) = ToGuest::parse(frame)? else {
-                        return Err(SessionError::NotExec);
-                    };
-                    match Process::launch(request) {
+                None => match ToGuest::parse(frame)? {
+                    ToGuest::Exec(request) => match Process::launch(request) {
                         Ok(launched) => *process = Some(launched),
                         Err(failure) => {
                             ToHost::Failed(failure).encode(to_host);
                             *closing = true;
                         }
+                    },
+                    ToGuest::Measure => {
+                        ToHost::Measures(measure()).encode(to_host);
+                        *closing = true;
                     }
-                }
+                    _ => return Err(SessionError::NotExec),
+                },
             }
         }
         Ok(())
@@ -224,7 +227,8 @@ fn obey(
         ToGuest::Exec(_)
         | ToGuest::Welcome { .. }
         | ToGuest::Shutdown { .. }
-        | ToGuest::SetTime { .. } => return Err(SessionError::Misplaced),
+        | ToGuest::SetTime { .. }
+        | ToGuest::Measure => return Err(SessionError::Misplaced),
     }
     Ok(())
 }

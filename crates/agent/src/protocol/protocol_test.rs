@@ -50,6 +50,7 @@ fn every_message_survives_the_journey() {
     to_guest_round_trip(&ToGuest::Welcome { version: 9 });
     to_guest_round_trip(&ToGuest::Shutdown { mode: ShutdownMode::Reboot });
     to_guest_round_trip(&ToGuest::SetTime { unix_nanos: u64::MAX });
+    to_guest_round_trip(&ToGuest::Measure);
 
     to_host_round_trip(&ToHost::Started { pid: 7 });
     to_host_round_trip(&ToHost::Failed(Failure {
@@ -66,6 +67,22 @@ fn every_message_survives_the_journey() {
     to_host_round_trip(&ToHost::Error { message: "what?".into() });
     let times = BootTimes { started: 1, root_mounted: 2, ready: 3 };
     to_host_round_trip(&ToHost::Hello(Hello { version: VERSION, agent: "0.1.0".into(), times }));
+    let root = FileSystem { mounted_on: "/".into(), size: 9, used: 5, available: 3 };
+    let longest = FileSystem { mounted_on: "m".repeat(1024), ..root.clone() };
+    let mut file_systems = vec![longest; MOST_FILE_SYSTEMS];
+    file_systems[0] = root;
+    let measures = Measures {
+        uptime: 1,
+        memory_total: 2,
+        memory_available: u64::MAX,
+        swap_total: 4,
+        swap_free: 5,
+        load: [6, 7, 8],
+        tasks: 9,
+        file_systems,
+    };
+    to_host_round_trip(&ToHost::Measures(measures));
+    to_host_round_trip(&ToHost::Measures(Measures::default()));
 }
 
 #[test]

@@ -17,6 +17,7 @@ const CLOSE: u8 = 0x06;
 const WELCOME: u8 = 0x20;
 const SHUTDOWN: u8 = 0x21;
 const SET_TIME: u8 = 0x22;
+const MEASURE: u8 = 0x30;
 
 /// A message from the host to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub enum ToGuest<'a> {
         /// Nanoseconds since 1970-01-01 00:00 UTC.
         unix_nanos: u64,
     },
+    /// Say how much of the machine is in use; the first and only frame of its connection. Since
+    /// version 2.
+    Measure,
 }
 
 /// One of a command's two output streams.
@@ -193,7 +197,7 @@ impl<'a> ToGuest<'a> {
         match kind {
             EXEC => Some(MAX_EXEC_PAYLOAD),
             STDIN => Some(MAX_PAYLOAD),
-            STDIN_EOF | RESIZE | SIGNAL | CLOSE | SHUTDOWN | SET_TIME => Some(8),
+            STDIN_EOF | RESIZE | SIGNAL | CLOSE | SHUTDOWN | SET_TIME | MEASURE => Some(8),
             WELCOME => Some(MAX_TEXT),
             _ => None,
         }
@@ -243,6 +247,7 @@ impl<'a> ToGuest<'a> {
             Self::SetTime { unix_nanos } => {
                 put_frame(out, SET_TIME, |out| out.extend_from_slice(&unix_nanos.to_le_bytes()));
             }
+            Self::Measure => drop(put_frame(out, MEASURE, |_| {})),
         }
         Ok(())
     }
@@ -280,6 +285,7 @@ impl<'a> ToGuest<'a> {
                 },
             },
             SET_TIME => Self::SetTime { unix_nanos: fields.u64()? },
+            MEASURE => Self::Measure,
             _ => return Err(ProtocolError::UnknownKind { kind }),
         };
         fields.finish()?;

@@ -1,6 +1,7 @@
 //! What the agent says.
 
 use super::frame::{put_data, put_frame};
+use super::measures::Measures;
 use super::wire::{Fields, put_text};
 use super::{Frame, HEADER_LEN, MAX_PAYLOAD, MAX_TEXT, OutputStream, ProtocolError};
 
@@ -15,6 +16,7 @@ const SIGNALED: u8 = 0x88;
 const ERROR: u8 = 0x8f;
 // 0x90 to 0x9f are kept for files.
 const HELLO: u8 = 0xa0;
+const MEASURES: u8 = 0xb0;
 
 /// A message from the agent to the host. It comes from a guest, and a guest is hostile: texts have
 /// no control characters left in them, and the bytes of the two output streams are just bytes.
@@ -55,6 +57,8 @@ pub enum ToHost<'a> {
     },
     /// Event channel: the agent is ready. The first frame of the channel.
     Hello(Hello),
+    /// How much of the machine is in use; nothing follows. Since version 2.
+    Measures(Measures),
 }
 
 /// Why a command could not be started.
@@ -124,6 +128,7 @@ impl<'a> ToHost<'a> {
             STARTED | STDIN_CREDIT | STDIN_CLOSED | EXITED | SIGNALED => Some(8),
             FAILED | ERROR => Some(MAX_TEXT + 16),
             HELLO => Some(2 * MAX_TEXT),
+            MEASURES => Some(MAX_PAYLOAD),
             STDOUT | STDERR => Some(MAX_PAYLOAD),
             _ => None,
         }
@@ -168,6 +173,9 @@ impl<'a> ToHost<'a> {
                         out.extend_from_slice(&instant.to_le_bytes());
                     }
                 });
+            }
+            Self::Measures(measures) => {
+                put_frame(out, MEASURES, |out| measures.put(out));
             }
         }
     }
@@ -244,6 +252,8 @@ impl<'a> ToHost<'a> {
                 // Later versions may append to this one.
                 return Ok(Self::Hello(Hello { version, agent, times }));
             }
+            // To this one too.
+            MEASURES => return Ok(Self::Measures(Measures::parse(&mut fields)?)),
             _ => return Err(ProtocolError::UnknownKind { kind }),
         };
         fields.finish()?;

@@ -157,6 +157,12 @@ impl Answers {
             .map_err(|_| Error::BadState("CPUID has more answers than KVM takes".to_owned()))
     }
 
+    /// The answers: leaf, subleaf, EAX, EBX, ECX, EDX.
+    pub(super) fn list(&self) -> Vec<[u32; 6]> {
+        let row = |e: &kvm_cpuid_entry2| [e.function, e.index, e.eax, e.ebx, e.ecx, e.edx];
+        self.entries.iter().map(row).collect()
+    }
+
     /// Whether CPUID says that there is IA32_ARCH_CAPABILITIES.
     pub(super) fn tells_vulnerabilities(&self) -> bool {
         self.entries.iter().any(|e| e.function == 7 && e.index == 0 && e.edx & 1 << 29 != 0)

@@ -1,7 +1,7 @@
 //! A machine in the kernel: memory slots, interrupt routes, time, and its processors.
 #![expect(unsafe_code, reason = "the kernel is told where guest memory lies")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kvm_bindings::{
@@ -11,14 +11,15 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use riad_clock::SharedClock;
-use riad_cpu::x86::{LapicState, VcpuState, msr as number};
+use riad_cpu::x86::{LapicState, VcpuState, model, msr as number};
 use riad_cpu::{Bus, Engine, Error, Vcpu, VcpuConfig};
-use riad_memory::GuestMemory;
+use riad_memory::{GuestMemory, PAGE_SIZE};
 
 use super::cpuid::Answers;
 use super::exits::Exits;
-use super::host::{create_vm, open, unavailable};
+use super::host::{Kind, create_vm, open, unavailable};
 use super::kick::Mailbox;
+use super::lapic::Stopped;
 use super::routes::{PINS, Routes};
 use super::time::{TimeBase, hold_back};
 use super::vcpu::KvmVcpu;
@@ -31,7 +32,12 @@ use crate::Model;
 const TSS: usize = 0xfffb_d000;
 const IDENTITY_MAP: u64 = 0xfffb_c000;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A memory slot that is there for a moment only, and its page: higher than any address that guests
+/// can form.
+const SPARE_SLOT: u32 = 31;
+const SPARE_PAGE: u64 = 1 << (model::PHYSICAL_BITS + 1);
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -55,6 +61,10 @@ pub(super) struct Shared {
     pub(super) extint: AtomicBool,
     /// IA32_ARCH_CAPABILITIES as guests read it.
     vulnerabilities: u64,
+    /// What kind of KVM this is.
+    pub(super) kind: Kind,
+    /// Held while [`forget_shadows`](Self::forget_shadows) is at it.
+    shadows: Mutex<()>,
     routes: Mutex<Routes>,
     logging: Mutex<bool>,
     cells: RwLock<Vec<Arc<Cell>>>,
@@ -66,17 +76,11 @@ pub(super) struct Cell {
     pub(super) id: u32,
     pub(super) mailbox: Mailbox,
     fd: Mutex<VcpuFd>,
-    /// How its timer stood when guest time stopped.
-    timer: Mutex<Option<StoppedTimer>>,
-}
-
-/// A timer that stands still.
-#[derive(Debug, Clone, Copy)]
-struct StoppedTimer {
-    /// Counts left of a one-shot count.
-    left: u32,
-    /// IA32_TSC_DEADLINE.
-    deadline: u64,
+    /// How its timer stands while guest time does not move.
+    pub(super) timer: Mutex<Option<Stopped>>,
+    /// The initial count of a one-shot count that was over when the state was set, and that the
+    /// kernel was not given.
+    pub(super) spent: AtomicU32,
 }
 
 impl Cell {
@@ -133,6 +137,8 @@ impl KvmEngine {
             exits: Exits::default(),
             extint: AtomicBool::new(false),
             vulnerabilities,
+            kind: Kind::here(),
+            shadows: Mutex::new(()),
             routes: Mutex::default(),
             logging: Mutex::new(false),
             cells: RwLock::default(),
@@ -141,10 +147,11 @@ impl KvmEngine {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Whose features the guest sees.
+    /// What CPUID answers (leaf, subleaf, EAX, EBX, ECX, EDX), when that is the host's own.
     #[must_use]
-    pub fn model(&self) -> Model {
-        self.shared.answers.model
+    pub fn host_cpu(&self) -> Option<Vec<[u32; 6]>> {
+        let answers = &self.shared.answers;
+        (answers.model == Model::Host).then(|| answers.list())
     }
 
     /// As [`Engine::add_vcpu`], with the concrete type.
@@ -168,6 +175,7 @@ impl KvmEngine {
             mailbox: Mailbox::new(),
             fd: Mutex::new(fd),
             timer: Mutex::new(None),
+            spent: AtomicU32::new(0),
         });
         let mut vcpu = KvmVcpu::new(Arc::clone(shared), Arc::clone(&cell), bus);
         vcpu.set_state(&VcpuState::reset(id))?;
@@ -207,6 +215,34 @@ impl Shared {
                     region.memory_size >> 20,
                     region.guest_phys_addr
                 ))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Has a kernel that keeps shadows of the guest's page tables drop them. It notices what its own
+    /// processors write to the tables and nobody else's writes, so that a shadow would stay as it was
+    /// when a software processor edits a table. All shadows go when a memory slot does.
+    pub(super) fn forget_shadows(&self) -> Result<(), Error> {
+        if !self.kind.shadows {
+            return Ok(());
+        }
+        let _one = lock(&self.shadows);
+        let Some(page) = self.memory.regions().first().and_then(|r| self.memory.page(r.start))
+        else {
+            return Ok(());
+        };
+        for memory_size in [PAGE_SIZE, 0] {
+            let region = kvm_userspace_memory_region {
+                slot: SPARE_SLOT,
+                guest_phys_addr: SPARE_PAGE,
+                memory_size,
+                userspace_addr: page.host as u64,
+                flags: 0,
+            };
+            // SAFETY: a page of guest memory, which lives as long as this machine; or none.
+            unsafe { self.vm.set_user_memory_region(region) }.map_err(|error| {
+                unavailable(format!("KVM refused a slot for memory: {error}; use --engine soft"))
             })?;
         }
         Ok(())
@@ -312,9 +348,13 @@ impl Engine for KvmEngine {
         }
         for cell in self.shared.cells() {
             let fd = cell.fd();
-            let left = fd.get_lapic().map_or(0, |page| lapic::one_shot_left(&page));
+            let Ok(mut page) = fd.get_lapic() else { continue };
             let deadline = msr::get(&fd, &[number::TSC_DEADLINE]).ok().and_then(|v| v[0]);
-            *lock(&cell.timer) = Some(StoppedTimer { left, deadline: deadline.unwrap_or(0) });
+            let timer = Stopped::take(&mut page, deadline.unwrap_or(0));
+            if fd.set_lapic(&page).is_ok() {
+                let _ = msr::set(&fd, &[(number::TSC_DEADLINE, 0)]);
+                *lock(&cell.timer) = Some(timer);
+            }
         }
     }
 
@@ -323,17 +363,19 @@ impl Engine for KvmEngine {
         for cell in self.shared.cells() {
             let fd = cell.fd();
             hold_back(&fd, skipped);
-            let Some(StoppedTimer { left, deadline }) = lock(&cell.timer).take() else { continue };
-            // A count that ran out while nobody looked is pending already; one that had some left
-            // goes on with that. A deadline is set again, as the counter that it waits for was moved.
-            if left != 0
-                && let Ok(mut page) = fd.get_lapic()
-            {
-                lapic::set_left(&mut page, left);
-                let _ = fd.set_lapic(&page);
+            let Some(timer) = lock(&cell.timer).take() else { continue };
+            // It goes on with the counts that it had left. A one-shot count that was over stays so.
+            if let Ok(mut page) = fd.get_lapic() {
+                timer.put(&mut page);
+                match lapic::over(&page) {
+                    Some(initial) => cell.spent.store(initial, Ordering::Relaxed),
+                    None => {
+                        let _ = fd.set_lapic(&page);
+                    }
+                }
             }
-            if deadline != 0 {
-                let _ = msr::set(&fd, &[(number::TSC_DEADLINE, deadline)]);
+            if timer.deadline != 0 {
+                let _ = msr::set(&fd, &[(number::TSC_DEADLINE, timer.deadline)]);
             }
         }
     }
@@ -348,13 +390,6 @@ impl Engine for KvmEngine {
 }
 
 impl Shared {
-    /// A processor's state was set while guest time stands still: so does its timer.
-    pub(super) fn note_timer(&self, cell: &Cell, apic: &LapicState, left: u32) {
-        if self.time.is_paused() {
-            *lock(&cell.timer) = Some(StoppedTimer { left, deadline: apic.tsc_deadline });
-        }
-    }
-
     /// A processor's counter.
     pub(super) fn tsc(&self, fd: &VcpuFd) -> u64 {
         time::guest_tsc(fd, &self.time)

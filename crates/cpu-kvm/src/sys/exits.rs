@@ -13,11 +13,12 @@ pub(super) enum ExitKind {
     EndOfInterrupt,
     InterruptWindow,
     Kick,
+    Turn,
     Rescue,
     Other,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 const NAMES: [&str; KINDS] = [
     "port-in",
@@ -27,6 +28,7 @@ const NAMES: [&str; KINDS] = [
     "eoi",
     "interrupt-window",
     "kick",
+    "turn",
     "rescue",
     "other",
 ];

@@ -1,6 +1,7 @@
 //! `/dev/kvm`: opening it, what it can do, and what to do when it cannot.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use kvm_ioctls::{Cap, Kvm};
 use riad_cpu::Error;
@@ -103,12 +104,20 @@ pub(super) fn cannot_create(errno: i32) -> String {
     }
 }
 
+/// Whether there is a device that this user may open, without opening it.
+#[must_use]
+pub fn is_there() -> bool {
+    use rustix::fs::{Access, access};
+    access(DEVICE, Access::READ_OK | Access::WRITE_OK).is_ok()
+}
+
 /// Looks at this host's KVM.
 ///
 /// # Errors
 /// [`Error::Unavailable`] with what to do.
 pub fn capabilities() -> Result<Capabilities, Error> {
     let kvm = open()?;
+    Kind::here();
     let vm = create_vm(&kvm)?;
     // The frequency is told by processors; one is made for it.
     let vcpu = vm.create_vcpu(0).map_err(|error| unavailable(cannot_create(error.errno())))?;
@@ -132,6 +141,38 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<kvm_ioctls::VmFd, Error> {
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(unavailable(cannot_create(error.errno()))),
             Ok(vm) => return Ok(vm),
+        }
+    }
+}
+
+/// How KVM goes about it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// Guests are run by emulation, at least of their kernels, and not by the processor.
+    pub(super) emulates: bool,
+    /// The kernel keeps shadows of the guest's page tables, and not the processor walks them.
+    pub(super) shadows: bool,
+}
+
+impl Kind {
+    /// What this host's does; found out once, as a machine's process may not look later.
+    pub(super) fn here() -> Self {
+        static HERE: OnceLock<Kind> = OnceLock::new();
+        *HERE.get_or_init(|| Self::of(driver().as_deref()))
+    }
+
+    /// What a driver does.
+    fn of(driver: Option<&str>) -> Self {
+        let walks = |module: &str, parameter: &str| {
+            let path = format!("/sys/module/{module}/parameters/{parameter}");
+            std::fs::read_to_string(path).is_ok_and(|on| matches!(on.trim(), "Y" | "1"))
+        };
+        match driver {
+            Some("kvm_intel") => Self { emulates: false, shadows: !walks("kvm_intel", "ept") },
+            Some("kvm_amd") => Self { emulates: false, shadows: !walks("kvm_amd", "npt") },
+            // Built in under no name, or nothing is told: be careful where it costs little.
+            None => Self { emulates: false, shadows: true },
+            Some(_) => Self { emulates: true, shadows: true },
         }
     }
 }

@@ -1,20 +1,26 @@
-//! `KVM_INTERRUPT` (KVM API 4.16), which the crate lacks.
-#![expect(unsafe_code, reason = "a plain ioctl")]
+//! Injecting an interrupt whose vector comes from an 8259.
+//!
+//! `KVM_INTERRUPT` (KVM API 4.16) is made for this, and keeps the vector where nothing can read it until
+//! the processor goes on: a machine that is saved right then would lose it. As an event that was
+//! injected (KVM API 4.32) it is part of the state that can be read.
 
-use std::os::fd::AsRawFd;
-
-use kvm_bindings::kvm_interrupt;
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::VcpuFd;
 
-/// `_IOW(KVMIO, 0x86, struct kvm_interrupt)`.
-const KVM_INTERRUPT: libc::c_ulong = 0x4004_ae86;
-
-/// Injects an interrupt whose vector comes from an 8259.
-pub(super) fn interrupt(fd: &VcpuFd, vector: u8) -> std::io::Result<()> {
-    let wanted = kvm_interrupt { irq: u32::from(vector) };
-    // SAFETY: the kernel reads the 4 bytes of `wanted`, which outlives the call.
-    match unsafe { libc::ioctl(fd.as_raw_fd(), KVM_INTERRUPT as _, &raw const wanted) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
+/// Injects an interrupt into a processor that said that it would take one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn interrupt(fd: &VcpuFd, vector: u8) -> Result<(), kvm_ioctls::Error> {
+    let mut events = fd.get_vcpu_events()?;
+    events.flags = 0;
+    events.interrupt.injected = 1;
+    events.interrupt.nr = vector;
+    events.interrupt.soft = 0;
+    fd.set_vcpu_events(&events)?;
+    // The kernel wakes a processor that halts for what comes by its local APIC alone.
+    if fd.get_mp_state()?.mp_state == KVM_MP_STATE_HALTED {
+        fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })?;
     }
+    Ok(())
 }

@@ -8,10 +8,12 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kvm_ioctls::VcpuFd;
 use riad_cpu::VcpuHandle;
+
+use super::turns::Turns;
 
 /// `_IOW(KVMIO, 0x8b, struct kvm_signal_mask)`: the header is 4 bytes long.
 const KVM_SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
@@ -22,16 +24,30 @@ fn signal() -> libc::c_int {
 }
 
 /// What other threads see of a processor.
-#[derive(Debug)]
 pub(super) struct Mailbox {
     stop: AtomicBool,
+    /// The software processor that stands in for it at times: a stretch ends, too, when it is asked to
+    /// stop, and so do the guest's own requests, right after the instruction that made them.
+    stand_in: OnceLock<Arc<dyn VcpuHandle>>,
     /// The thread that is in `run`, if any.
     runner: Mutex<Option<libc::pid_t>>,
 }
 
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
 impl Mailbox {
     pub(super) fn new() -> Self {
-        Self { stop: AtomicBool::new(false), runner: Mutex::new(None) }
+        let stop = AtomicBool::new(false);
+        Self { stop, stand_in: OnceLock::new(), runner: Mutex::new(None) }
+    }
+
+    /// This software processor stands in from now on.
+    pub(super) fn set_stand_in(&self, handle: Arc<dyn VcpuHandle>) {
+        let _ = self.stand_in.set(handle);
     }
 
     fn runner(&self) -> MutexGuard<'_, Option<libc::pid_t>> {
@@ -57,6 +73,9 @@ impl Mailbox {
 impl VcpuHandle for Mailbox {
     fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+        if let Some(stand_in) = self.stand_in.get() {
+            stand_in.stop();
+        }
         self.kick();
     }
 }
@@ -64,15 +83,17 @@ impl VcpuHandle for Mailbox {
 /// A thread inside of `run`: it can be kicked while this lives.
 pub(super) struct Runner<'a> {
     mailbox: &'a Mailbox,
+    /// Where KVM has it for a turn at a time.
+    turns: Option<Turns>,
     old_mask: libc::sigset_t,
 }
 
 impl<'a> Runner<'a> {
-    /// This thread is about to run the processor.
+    /// This thread is about to run the processor, `in_turns` with a software processor or alone.
     ///
     /// # Errors
     /// The kernel's error number when it refuses the mask.
-    pub(super) fn new(mailbox: &'a Mailbox, fd: &VcpuFd) -> Result<Self, i32> {
+    pub(super) fn new(mailbox: &'a Mailbox, fd: &VcpuFd, in_turns: bool) -> Result<Self, i32> {
         // SAFETY: the sets are ours and initialised by the calls before they are read; the mask
         // structure is 4 bytes of length and 8 of the kernel's set, as KVM API 4.21 has it, and lives
         // until the call returns.
@@ -98,24 +119,34 @@ impl<'a> Runner<'a> {
         };
         // SAFETY: a plain system call.
         *mailbox.runner() = Some(unsafe { libc::gettid() });
-        Ok(Self { mailbox, old_mask })
+        let mut runner = Self { mailbox, turns: None, old_mask };
+        if in_turns {
+            runner.turns = Some(Turns::begin(signal())?);
+        }
+        Ok(runner)
     }
 
-    /// Takes the signals that came off the queue.
-    pub(super) fn take_signals(&self) {
+    /// Takes the signals that came off the queue. Returns whether one said that a turn is over.
+    pub(super) fn take_signals(&self) -> bool {
+        let mut is_over = false;
         // SAFETY: sets and times are ours; the call waits for nothing.
         unsafe {
             let mut only = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&mut only);
             libc::sigaddset(&mut only, signal());
             let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            while libc::sigtimedwait(&only, std::ptr::null_mut(), &at_once) > 0 {}
+            let mut info = std::mem::zeroed::<libc::siginfo_t>();
+            while libc::sigtimedwait(&only, &mut info, &at_once) > 0 {
+                is_over |= info.si_code == libc::SI_TIMER;
+            }
         }
+        is_over
     }
 }
 
 impl Drop for Runner<'_> {
     fn drop(&mut self) {
+        self.turns = None;
         *self.mailbox.runner() = None;
         // From here on nobody sends; what was sent is taken before the signal is let through again.
         self.take_signals();

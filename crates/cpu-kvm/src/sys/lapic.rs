@@ -85,8 +85,15 @@ pub(super) fn read(
     }
 }
 
-/// The kernel's form, for `KVM_SET_LAPIC`: its timer goes on with the current count.
+/// Whether the state's one-shot count is over. Given the count, the kernel would have it end again.
+pub(super) fn is_spent(state: &LapicState) -> bool {
+    is_one_shot(state.lvt[0]) && state.timer_initial != 0 && state.timer_start.is_none()
+}
+
+/// The kernel's form, for `KVM_SET_LAPIC`: its timer goes on with the current count; one that is
+/// [spent](is_spent) is none.
 pub(super) fn write(state: &LapicState, now: Nanos) -> kvm_lapic_state {
+    let spent = is_spent(state);
     let current = if counts(state.lvt[0]) {
         Lapic::restore(state.clone()).mmio_read(CURRENT as u64, now)
     } else {
@@ -123,7 +130,7 @@ pub(super) fn write(state: &LapicState, now: Nanos) -> kvm_lapic_state {
     put(ESR, *esr);
     put(ICR, *icr as u32);
     put(ICR_HIGH, (icr >> 32) as u32);
-    put(INITIAL, *timer_initial);
+    put(INITIAL, if spent { 0 } else { *timer_initial });
     put(CURRENT, current);
     put(DIVIDE, *timer_divide);
     for i in 0..8 {
@@ -137,14 +144,47 @@ pub(super) fn write(state: &LapicState, now: Nanos) -> kvm_lapic_state {
     page
 }
 
-/// Counts left of a one-shot count that runs; 0 when none does.
-pub(super) fn one_shot_left(page: &kvm_lapic_state) -> u32 {
-    if get(page, LVT) >> 17 & 3 == 0 { get(page, CURRENT) } else { 0 }
+/// Whether the timer counts down once.
+fn is_one_shot(lvt_timer: u32) -> bool {
+    lvt_timer >> 17 & 3 == 0
 }
 
-/// Makes the timer go on with so many counts left.
-pub(super) fn set_left(page: &mut kvm_lapic_state, left: u32) {
-    set(page, CURRENT, left);
+/// The initial count of a one-shot count that is over.
+pub(super) fn over(page: &kvm_lapic_state) -> Option<u32> {
+    let (initial, current) = (get(page, INITIAL), get(page, CURRENT));
+    (is_one_shot(get(page, LVT)) && initial != 0 && current == 0).then_some(initial)
+}
+
+/// Has the state show the initial count that a [spent](is_spent) timer had.
+pub(super) fn show_spent(state: &mut LapicState, initial: u32) {
+    if is_one_shot(state.lvt[0]) && state.timer_initial == 0 {
+        state.timer_initial = initial;
+    }
+}
+
+/// A timer that stands still, while guest time does: the kernel's would run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stopped {
+    initial: u32,
+    current: u32,
+    /// IA32_TSC_DEADLINE.
+    pub(super) deadline: u64,
+}
+
+impl Stopped {
+    /// Takes the timer's count out of the page.
+    pub(super) fn take(page: &mut kvm_lapic_state, deadline: u64) -> Self {
+        let (initial, current) = (get(page, INITIAL), get(page, CURRENT));
+        set(page, INITIAL, 0);
+        set(page, CURRENT, 0);
+        Self { initial, current, deadline }
+    }
+
+    /// Puts it back.
+    pub(super) fn put(self, page: &mut kvm_lapic_state) {
+        set(page, INITIAL, self.initial);
+        set(page, CURRENT, self.current);
+    }
 }
 
 /// Level-triggered vectors that are requested or in service: I/O APICs wait for their end.

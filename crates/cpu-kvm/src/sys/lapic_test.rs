@@ -1,7 +1,7 @@
 use riad_cpu::x86::LapicState;
 use riad_cpu::x86::lapic::BASE_X2APIC;
 
-use super::{get, level_vectors, read, write};
+use super::{Stopped, get, is_spent, level_vectors, read, write};
 
 fn busy(base: u64) -> LapicState {
     let mut state = LapicState::reset(3);
@@ -37,8 +37,19 @@ fn what_was_written_is_read_in_both_modes() {
 fn a_one_shot_count_that_is_over_does_not_run() {
     let state = LapicState { timer_start: None, ..busy(0) };
     let page = write(&state, 700);
-    assert_eq!(get(&page, 0x390), 0);
+    assert!(is_spent(&state) && !is_spent(&busy(0)));
+    assert_eq!((get(&page, 0x380), get(&page, 0x390)), (0, 0), "or it would be over again");
     assert_eq!(read(&page, state.base, 3, 0, 700).timer_start, None);
+}
+
+#[test]
+fn a_timer_that_stands_still_is_what_it_was() {
+    let before = write(&busy(0), 700);
+    let mut page = before;
+    let stopped = Stopped::take(&mut page, 5);
+    assert_eq!((get(&page, 0x380), get(&page, 0x390), stopped.deadline), (0, 0, 5));
+    stopped.put(&mut page);
+    assert_eq!(page.regs, before.regs);
 }
 
 #[test]

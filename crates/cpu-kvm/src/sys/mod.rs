@@ -4,9 +4,9 @@
 mod absent;
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub use absent::{KvmEngine, capabilities};
+pub use absent::{KvmEngine, capabilities, is_there};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use present::{KvmEngine, capabilities};
+pub use present::{KvmEngine, capabilities, is_there};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "."]
@@ -25,9 +25,10 @@ mod present {
     mod run_area;
     mod state;
     mod time;
+    mod turns;
     mod vcpu;
     mod xsave;
 
     pub use engine::KvmEngine;
-    pub use host::capabilities;
+    pub use host::{capabilities, is_there};
 }

@@ -2,19 +2,24 @@
 //! goes there, some instructions are run on the same memory and bus, and the state comes back.
 //!
 //! On a host whose processor virtualises, this is for the odd instruction: device memory reached in a
-//! way that the kernel's emulator does not know, an interrupt whose stack is such memory. Some KVMs
-//! emulate far more than that; where one gives up again and again after a short while, the stretches
-//! grow, as changing hands costs more than the instructions do.
+//! way that the kernel's emulator does not know, an interrupt whose stack is such memory. Where one
+//! comes soon after the other the stretches grow, as changing hands costs more than the instructions
+//! do.
+//!
+//! A KVM that emulates kernel code is slower at that than the software processor by far, so slow that
+//! interrupts of a timer can take all there is. There the two take turns (`turns.rs`): after a
+//! millisecond in KVM kernel code goes on in software, until it enters level 3, which KVM runs well,
+//! halts, reaches for what is KVM's, or has had [`LONG_EMULATED`].
 
 use std::sync::Arc;
 
 use kvm_ioctls::VcpuFd;
 use riad_cpu::x86::{Activity, VcpuState};
 use riad_cpu::{Bus, Error, Vcpu, VcpuConfig};
-use riad_cpu_soft::stand_in::{Stretch, Undelivered};
+use riad_cpu_soft::stand_in::{Purpose, Stretch, Undelivered};
 use riad_cpu_soft::{Options, SoftEngine, SoftVcpu, Tier};
 
-use super::engine::Shared;
+use super::engine::{Cell, Shared};
 use super::state::undelivered;
 use super::time::host_tsc;
 
@@ -22,6 +27,8 @@ use super::time::host_tsc;
 const SHORT: u64 = 16;
 /// Instructions of the longest stretch: about a millisecond, in which interrupts wait.
 const LONG: u64 = 1 << 16;
+/// The same, where KVM emulates: a few milliseconds, or timers would seem not to work.
+const LONG_EMULATED: u64 = 1 << 17;
 /// Milliseconds in KVM after which a stretch counts as the first again.
 const WHILE: u64 = 10;
 
@@ -43,12 +50,17 @@ pub(super) enum Rescued {
     Shutdown,
 }
 
+/// Whether a processor is at level 3: its stack segment's level is its own (SDM 3A, 5.5).
+fn is_user(state: &VcpuState) -> bool {
+    state.segments.ss.dpl() == 3
+}
+
 impl Rescue {
     pub(super) fn new() -> Self {
         Self { soft: None, most: SHORT, last: 0 }
     }
 
-    fn soft(&mut self, shared: &Shared, id: u32, bus: &Arc<dyn Bus>) -> &mut SoftVcpu {
+    fn soft(&mut self, shared: &Shared, cell: &Cell, bus: &Arc<dyn Bus>) -> &mut SoftVcpu {
         self.soft.get_or_insert_with(|| {
             let VcpuConfig { count, tsc_khz } = shared.config;
             // Interpreted: stretches are short, and KVM tells nobody of the code that it overwrites.
@@ -56,7 +68,9 @@ impl Rescue {
             let (memory, clock) = (shared.memory.clone(), shared.clock.clone());
             let config = VcpuConfig { count, tsc_khz };
             let engine = SoftEngine::with_options(memory, clock, config, options);
-            Box::new(engine.vcpu(id, Arc::clone(bus)))
+            let soft = engine.vcpu(cell.id, Arc::clone(bus));
+            cell.mailbox.set_stand_in(soft.handle());
+            Box::new(soft)
         })
     }
 
@@ -75,23 +89,31 @@ impl Rescue {
     pub(super) fn instructions(
         &mut self,
         shared: &Shared,
-        id: u32,
+        cell: &Cell,
         fd: &VcpuFd,
         bus: &Arc<dyn Bus>,
     ) -> Result<Rescued, Error> {
+        let id = cell.id;
+        let before = shared.read(cell, fd, &shared.reset_msrs(id))?;
         let events = fd.get_vcpu_events().map_err(|error| {
             shared.failed(id, format!("KVM does not tell a processor's events: {error}"))
         })?;
         let event = undelivered(&events);
         let most = self.next(shared);
-        let before = shared.read(fd, id, &shared.reset_msrs(id))?;
-        let (stretch, after, ran) = self.stretch(shared, id, bus, &before, event, most)?;
-        if stretch == Stretch::Elsewhere && ran == 0 && event.is_none() {
+        let (mut stretch, mut after, mut ran) =
+            self.stretch(shared, cell, bus, &before, event, most, None)?;
+        let is_stuck = |stretch, ran| stretch == Stretch::Elsewhere && ran == 0 && event.is_none();
+        if is_stuck(stretch, ran) {
+            let last = Some(Purpose::LastResort);
+            (stretch, after, ran) = self.stretch(shared, cell, bus, &before, event, 1, last)?;
+        }
+        if is_stuck(stretch, ran) {
             return Err(shared.failed(
                 id,
                 format!(
-                    "neither KVM nor the software processor can run the instruction at {:#x}, which \
-                     reaches for the local APIC in an unusual way; use --engine soft",
+                    "neither KVM nor the software processor can run the instruction at {:#x}: it reaches \
+                     for the local APIC in an unusual way, or is of a newer processor; use --engine \
+                     soft",
                     before.rip
                 ),
             ));
@@ -101,18 +123,40 @@ impl Rescue {
         Ok(if stretch == Stretch::Shutdown { Rescued::Shutdown } else { Rescued::Goes })
     }
 
+    /// Goes on with kernel code, where KVM emulates that.
+    ///
+    /// # Errors
+    /// When a state cannot be read or set.
+    pub(super) fn turn(
+        &mut self,
+        shared: &Shared,
+        cell: &Cell,
+        fd: &VcpuFd,
+        bus: &Arc<dyn Bus>,
+    ) -> Result<Rescued, Error> {
+        let before = shared.read(cell, fd, &shared.reset_msrs(cell.id))?;
+        if before.events.activity != Activity::Running || is_user(&before) {
+            return Ok(Rescued::Goes);
+        }
+        let kernel = Some(Purpose::Kernel);
+        let (stretch, after, _) =
+            self.stretch(shared, cell, bus, &before, None, LONG_EMULATED, kernel)?;
+        shared.write_changed(fd, &before, &after)?;
+        Ok(if stretch == Stretch::Shutdown { Rescued::Shutdown } else { Rescued::Goes })
+    }
+
     /// Delivers what KVM accepted and did not deliver, so that the processor is between instructions.
     pub(super) fn deliver(
         &mut self,
         shared: &Shared,
-        id: u32,
+        cell: &Cell,
         fd: &VcpuFd,
         bus: &Arc<dyn Bus>,
         event: Option<Undelivered>,
     ) -> Result<Rescued, Error> {
-        let before = shared.read(fd, id, &shared.reset_msrs(id))?;
+        let before = shared.read(cell, fd, &shared.reset_msrs(cell.id))?;
         let (stretch, after, _) = match event {
-            Some(_) => self.stretch(shared, id, bus, &before, event, 0)?,
+            Some(_) => self.stretch(shared, cell, bus, &before, event, 0, None)?,
             // An instruction that is run again: the state is as it was before it.
             None => (Stretch::Done, before.clone(), 0),
         };
@@ -124,13 +168,14 @@ impl Rescue {
     pub(super) fn stretch(
         &mut self,
         shared: &Shared,
-        id: u32,
+        cell: &Cell,
         bus: &Arc<dyn Bus>,
         before: &VcpuState,
         event: Option<Undelivered>,
         most: u64,
+        purpose: Option<Purpose>,
     ) -> Result<(Stretch, VcpuState, u64), Error> {
-        let soft = self.soft(shared, id, bus);
+        let soft = self.soft(shared, cell, bus);
         let mut state = before.clone();
         // An NMI that waits is KVM's to deliver.
         state.events.nmi_pending = false;
@@ -139,7 +184,7 @@ impl Rescue {
             activity => activity,
         };
         let ran = soft.cpu.retired;
-        let stretch = soft.stand_in(&state, event, most)?;
+        let stretch = soft.stand_in(&state, event, most, purpose)?;
         let ran = soft.cpu.retired - ran;
         shared.exits.count_rescued(ran);
         let mut after = soft.state()?;

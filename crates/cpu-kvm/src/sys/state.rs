@@ -2,6 +2,8 @@
 //! XCRS, DEBUGREGS, MSRS, LAPIC, VCPU_EVENTS, MP_STATE).
 #![expect(unsafe_code, reason = "KVM_SET_XSAVE takes a structure of open length")]
 
+use std::sync::atomic::Ordering;
+
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_NMI_PENDING,
@@ -11,12 +13,13 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use riad_cpu::Error;
 use riad_cpu::x86::{
-    Activity, ControlRegisters, DebugRegisters, DescriptorTable, Events, Fpu, Msrs, Segment,
-    Segments, VcpuState, efer, msr as number,
+    Activity, ControlRegisters, DebugRegisters, DescriptorTable, Events, Fpu, LapicState, Msrs,
+    Segment, Segments, VcpuState, cr0, efer, msr as number,
 };
 use riad_cpu_soft::stand_in::Undelivered;
 
-use super::engine::{Cell, Shared};
+use super::engine::{Cell, Shared, lock};
+use super::lapic::Stopped;
 use super::{lapic, msr, time, xsave};
 
 /// Bits of `kvm_vcpu_events.interrupt.shadow` (KVM API 4.31).
@@ -221,20 +224,27 @@ pub(super) fn is_between(events: &kvm_vcpu_events) -> bool {
 
 impl Shared {
     /// All of a processor's state. `known`: registers that this kernel has no place for.
-    pub(super) fn read(&self, fd: &VcpuFd, id: u32, known: &Msrs) -> Result<VcpuState, Error> {
+    pub(super) fn read(&self, cell: &Cell, fd: &VcpuFd, known: &Msrs) -> Result<VcpuState, Error> {
+        // First: the question makes the kernel act on INIT and start-up messages that wait (KVM API
+        // 4.38), which change everything else.
+        let activity = fd.get_mp_state().map_err(refused("activity"))?.mp_state;
         let regs = fd.get_regs().map_err(refused("registers"))?;
         let sregs = fd.get_sregs().map_err(refused("segment registers"))?;
         let debug = fd.get_debug_regs().map_err(refused("debug registers"))?;
         let events = fd.get_vcpu_events().map_err(refused("pending events"))?;
-        let activity = fd.get_mp_state().map_err(refused("activity"))?.mp_state;
         let xcr0 = fd.get_xcrs().map_or(1, |xcrs| {
             let list = &xcrs.xcrs[..(xcrs.nr_xcrs as usize).min(xcrs.xcrs.len())];
             list.iter().find(|xcr| xcr.xcr == 0).map_or(1, |xcr| xcr.value)
         });
         let fpu = xsave::read(&bytes(&fd.get_xsave().map_err(refused("XSAVE area"))?));
-        let page = fd.get_lapic().map_err(refused("local APIC"))?;
-        let deadline = msr::get(fd, &[number::TSC_DEADLINE])?[0].unwrap_or(0);
-        let now = self.clock.now();
+        let mut page = fd.get_lapic().map_err(refused("local APIC"))?;
+        let mut deadline = msr::get(fd, &[number::TSC_DEADLINE])?[0].unwrap_or(0);
+        if let Some(timer) = *lock(&cell.timer) {
+            timer.put(&mut page);
+            deadline = timer.deadline;
+        }
+        let mut apic = lapic::read(&page, sregs.apic_base, cell.id, deadline, self.clock.now());
+        lapic::show_spent(&mut apic, cell.spent.load(Ordering::Relaxed));
         let table = |t: &kvm_dtable| DescriptorTable { base: t.base, limit: t.limit };
         let shadow = events.interrupt.shadow;
         let start_up = activity == KVM_MP_STATE_SIPI_RECEIVED;
@@ -265,7 +275,7 @@ impl Shared {
             debug: DebugRegisters { address: debug.db, dr6: debug.dr6, dr7: debug.dr7 },
             fpu,
             msrs: msr::read(fd, known)?,
-            apic: lapic::read(&page, sregs.apic_base, id, deadline, now),
+            apic,
             events: Events {
                 activity: match activity {
                     KVM_MP_STATE_HALTED => Activity::Halted,
@@ -286,23 +296,47 @@ impl Shared {
         })
     }
 
+    /// Sets segment and control registers, and has the kernel forget translations: others than its
+    /// own processors may have written to the page tables, and flushed what they changed by
+    /// instructions that the kernel never saw. It forgets when a control register changes; TS can in
+    /// every mode.
+    fn set_sregs(&self, fd: &VcpuFd, sregs: &kvm_sregs) -> Result<(), Error> {
+        let other = kvm_sregs { cr0: sregs.cr0 ^ cr0::TS, ..*sregs };
+        for sregs in [&other, sregs] {
+            fd.set_sregs(sregs).map_err(refused("segment and control registers"))?;
+        }
+        self.forget_shadows()
+    }
+
     /// Makes all of a processor's state this, but for events that KVM has no place for.
     pub(super) fn write(&self, cell: &Cell, fd: &VcpuFd, state: &VcpuState) -> Result<(), Error> {
-        fd.set_sregs(&to_sregs(state)).map_err(refused("segment and control registers"))?;
+        self.set_sregs(fd, &to_sregs(state))?;
         set_xcr0(fd, state.control.xcr0)?;
         set_fpu(fd, &state.fpu, self.answers.avx)?;
         set_debug(fd, &state.debug)?;
         fd.set_regs(&to_regs(state)).map_err(refused("registers"))?;
         msr::write(fd, &state.msrs, None)?;
         time::set_guest_tsc(fd, &self.time, state.tsc);
-        let page = lapic::write(&state.apic, self.clock.now());
         self.expect_ends(&state.apic)?;
-        fd.set_lapic(&page).map_err(refused("local APIC"))?;
-        msr::set(fd, &[(number::TSC_DEADLINE, state.apic.tsc_deadline)])
-            .map_err(|_| Error::BadState("KVM refused the timer's deadline".to_owned()))?;
-        self.note_timer(cell, &state.apic, lapic::one_shot_left(&page));
+        self.write_apic(cell, fd, &state.apic)?;
         set_events(fd, &state.events, true)?;
         set_activity(fd, state.events.activity)
+    }
+
+    /// Sets the local APIC and its timer, which stands still while guest time does.
+    fn write_apic(&self, cell: &Cell, fd: &VcpuFd, apic: &LapicState) -> Result<(), Error> {
+        let mut page = lapic::write(apic, self.clock.now());
+        let mut deadline = apic.tsc_deadline;
+        let spent = if lapic::is_spent(apic) { apic.timer_initial } else { 0 };
+        cell.spent.store(spent, Ordering::Relaxed);
+        let stopped = self.time.is_paused().then(|| Stopped::take(&mut page, deadline));
+        if stopped.is_some() {
+            deadline = 0;
+        }
+        *lock(&cell.timer) = stopped;
+        fd.set_lapic(&page).map_err(refused("local APIC"))?;
+        msr::set(fd, &[(number::TSC_DEADLINE, deadline)])
+            .map_err(|_| Error::BadState("KVM refused the timer's deadline".to_owned()))
     }
 
     /// Makes what instructions change of a processor's state this: all but the local APIC, the time
@@ -313,10 +347,7 @@ impl Shared {
         before: &VcpuState,
         after: &VcpuState,
     ) -> Result<(), Error> {
-        let (old, new) = (to_sregs(before), to_sregs(after));
-        if old != new {
-            fd.set_sregs(&new).map_err(refused("segment and control registers"))?;
-        }
+        self.set_sregs(fd, &to_sregs(after))?;
         if before.control.xcr0 != after.control.xcr0 {
             set_xcr0(fd, after.control.xcr0)?;
         }

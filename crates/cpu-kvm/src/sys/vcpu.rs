@@ -31,6 +31,17 @@ pub struct KvmVcpu {
     is_fresh: bool,
 }
 
+/// What came of going into the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    /// There is an exit to serve.
+    Exit,
+    /// There is nothing to do but look at requests.
+    Nothing,
+    /// KVM's turn is over.
+    TurnOver,
+}
+
 /// Events of the table that KVM cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Apart {
@@ -90,27 +101,42 @@ impl KvmVcpu {
                 return Ok(Exit::Shutdown);
             }
             self.offer_interrupt(fd, runner)?;
-            if self.enter(fd, runner)? {
-                let came = serve(fd, self.bus.as_ref());
-                self.after(fd, came)?;
+            match self.enter(fd, runner)? {
+                Entered::Exit => {
+                    let came = serve(fd, self.bus.as_ref());
+                    self.after(fd, came)?;
+                }
+                Entered::Nothing => {}
+                Entered::TurnOver => self.take_turn(fd, runner)?,
             }
         }
     }
 
-    /// Goes into the guest once. Returns whether there is an exit to serve.
-    fn enter(&mut self, fd: &mut VcpuFd, runner: &Runner<'_>) -> Result<bool, Error> {
+    /// Goes into the guest once.
+    fn enter(&mut self, fd: &mut VcpuFd, runner: &Runner<'_>) -> Result<Entered, Error> {
         self.is_fresh = true;
         match fd.run().map(drop) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Entered::Exit),
             Err(error) if error.errno() == libc::EINTR => {
-                runner.take_signals();
-                self.shared.exits.count(ExitKind::Kick);
-                Ok(false)
+                let is_over = runner.take_signals();
+                self.shared.exits.count(if is_over { ExitKind::Turn } else { ExitKind::Kick });
+                Ok(if is_over { Entered::TurnOver } else { Entered::Nothing })
             }
             // A processor that waited for a start-up message has it.
-            Err(error) if error.errno() == libc::EAGAIN => Ok(false),
+            Err(error) if error.errno() == libc::EAGAIN => Ok(Entered::Nothing),
             Err(error) => Err(self.failed(format!("KVM_RUN: {error}"))),
         }
+    }
+
+    /// KVM, which emulates kernel code, has been at it for a while: the software processor goes on.
+    fn take_turn(&mut self, fd: &mut VcpuFd, runner: &Runner<'_>) -> Result<(), Error> {
+        self.finish(fd, runner)?;
+        if !self.shut_down {
+            let rescued = self.rescue.turn(&self.shared, &self.cell, fd, &self.bus)?;
+            self.shut_down |= rescued == Rescued::Shutdown;
+            self.is_fresh = false;
+        }
+        Ok(())
     }
 
     /// What an exit leads to, once the bus has done its part.
@@ -130,8 +156,7 @@ impl KvmVcpu {
             Came::Shutdown => self.shut_down = true,
             Came::Internal(_) | Came::FailEntry(_) => {
                 count(ExitKind::Rescue);
-                let rescued =
-                    self.rescue.instructions(&self.shared, self.cell.id, fd, &self.bus)?;
+                let rescued = self.rescue.instructions(&self.shared, &self.cell, fd, &self.bus)?;
                 self.shut_down |= rescued == Rescued::Shutdown;
                 self.is_fresh = false;
             }
@@ -152,11 +177,17 @@ impl KvmVcpu {
         let done = self.complete(fd, runner);
         fd.set_kvm_immediate_exit(0);
         done?;
+        if !self.shared.kind.emulates && !self.shut_down {
+            // A timer that ran out is noted apart, and becomes a request in the local APIC on the next
+            // way in. With a signal waiting that way ends before the guest's next instruction.
+            self.cell.mailbox.kick();
+            self.complete(fd, runner)?;
+        }
         self.is_fresh = true;
         let events = fd.get_vcpu_events().map_err(|e| self.failed(format!("events: {e}")))?;
         if is_between(&events) && !self.shut_down {
             let event = undelivered(&events);
-            let rescued = self.rescue.deliver(&self.shared, self.cell.id, fd, &self.bus, event)?;
+            let rescued = self.rescue.deliver(&self.shared, &self.cell, fd, &self.bus, event)?;
             self.shut_down |= rescued == Rescued::Shutdown;
         }
         Ok(())
@@ -184,7 +215,7 @@ impl KvmVcpu {
     }
 
     /// Injects the 8259 pair's interrupt when processor 0 takes it, and asks to be told when it
-    /// will (KVM API 4.16 and 5, `request_interrupt_window`).
+    /// will (KVM API 5, `request_interrupt_window`).
     fn offer_interrupt(&mut self, fd: &mut VcpuFd, runner: &Runner<'_>) -> Result<(), Error> {
         if self.cell.id != 0 {
             return Ok(());
@@ -205,7 +236,7 @@ impl KvmVcpu {
         run.ready_for_interrupt_injection = 0;
         let vector = self.bus.acknowledge_extint();
         inject::interrupt(fd, vector)
-            .map_err(|error| self.failed(format!("KVM_INTERRUPT: {error}")))
+            .map_err(|error| self.failed(format!("KVM refused interrupt {vector:#x}: {error}")))
     }
 
     /// Deals with events that KVM cannot hold: a software processor takes them.
@@ -214,16 +245,16 @@ impl KvmVcpu {
             return Ok(());
         }
         let apart = std::mem::take(&mut self.apart);
-        let id = self.cell.id;
-        let mut before = self.shared.read(fd, id, &self.known)?;
+        let cell = Arc::clone(&self.cell);
+        let mut before = self.shared.read(&cell, fd, &self.known)?;
         apart.add_to(&mut before.events);
         let (stretch, after, _) =
-            self.rescue.stretch(&self.shared, id, &self.bus, &before, None, 1)?;
+            self.rescue.stretch(&self.shared, &cell, &self.bus, &before, None, 1, None)?;
         self.shut_down = stretch == riad_cpu_soft::stand_in::Stretch::Shutdown;
         self.apart = Apart::of(&after.events);
         if apart.init_pending {
             // INIT changed the local APIC as well.
-            return self.shared.write(&self.cell, fd, &after);
+            return self.shared.write(&cell, fd, &after);
         }
         self.shared.write_changed(fd, &before, &after)
     }
@@ -237,13 +268,13 @@ impl Vcpu for KvmVcpu {
         }
         let cell = Arc::clone(&self.cell);
         let mut fd = cell.fd();
-        let runner = Runner::new(&cell.mailbox, &fd)
+        let runner = Runner::new(&cell.mailbox, &fd, self.shared.kind.emulates)
             .map_err(|errno| self.failed(format!("KVM_SET_SIGNAL_MASK: error {errno}")))?;
         self.run_loop(&mut fd, &runner)
     }
 
     fn state(&self) -> Result<VcpuState, Error> {
-        let mut state = self.shared.read(&self.cell.fd(), self.cell.id, &self.known)?;
+        let mut state = self.shared.read(&self.cell, &self.cell.fd(), &self.known)?;
         self.apart.add_to(&mut state.events);
         if self.shut_down {
             state.events.activity = Activity::Shutdown;
@@ -258,7 +289,7 @@ impl Vcpu for KvmVcpu {
         }
         let cell = Arc::clone(&self.cell);
         let fd = cell.fd();
-        let old = self.shared.read(&fd, cell.id, &self.known)?;
+        let old = self.shared.read(&cell, &fd, &self.known)?;
         if let Err(error) = self.shared.write(&cell, &fd, state) {
             // KVM took a part of it: put back what was there.
             let _ = self.shared.write(&cell, &fd, &old);

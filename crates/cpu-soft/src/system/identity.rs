@@ -8,6 +8,7 @@ use crate::op::{Op, gpr};
 
 /// CPUID.
 pub(super) fn cpuid(cpu: &mut Cpu, _op: &Op) -> Done {
+    cpu.own_apic()?;
     let (leaf, subleaf) = (cpu.regs[gpr::RAX] as u32, cpu.regs[gpr::RCX] as u32);
     let [a, b, c, d] = model::cpuid(leaf, subleaf, &cpu.cpuid_context());
     cpu.regs[gpr::RAX] = u64::from(a);

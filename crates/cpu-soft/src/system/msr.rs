@@ -13,7 +13,7 @@ pub(super) fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Done {
         return Err(Fault::GP0);
     }
     let number = cpu.regs[gpr::RCX] as u32;
-    let value = read(cpu, number)?;
+    let value = read(cpu, number).map_err(|fault| cpu.or_elsewhere(fault))?;
     cpu.set_edx_eax(value);
     Ok(())
 }
@@ -25,14 +25,31 @@ pub(super) fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Done {
     }
     let number = cpu.regs[gpr::RCX] as u32;
     let value = cpu.edx_eax();
-    write(cpu, number, value)
+    write(cpu, number, value).map_err(|fault| cpu.or_elsewhere(fault))
 }
 
 fn canonical(value: u64) -> Done<u64> {
     if Cpu::canonical(value) { Ok(value) } else { Err(Fault::GP0) }
 }
 
+/// Registers that tell of the processor itself.
+fn is_of_the_model(number: u32) -> bool {
+    matches!(
+        number,
+        msr::FEATURE_CONTROL
+            | msr::PLATFORM_ID
+            | msr::MCG_CAP
+            | msr::MCG_STATUS
+            | msr::SPEC_CTRL
+            | msr::PLATFORM_INFO
+            | msr::ARCH_CAPABILITIES
+    )
+}
+
 fn read(cpu: &mut Cpu, number: u32) -> Done<u64> {
+    if is_of_the_model(number) {
+        cpu.own_apic()?;
+    }
     let m = &cpu.msrs;
     Ok(match number {
         msr::TSC => cpu.tsc(),

@@ -10,8 +10,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 
 use iced_x86::Encoder;
 use riad_memory::CodeWatch;
@@ -127,25 +130,73 @@ struct Segment {
     ops: Vec<Box<Op>>,
     /// Counts how often it was begun.
     fill: u32,
+    /// It was full before, and was given to be gathered into huge pages.
+    gathered: bool,
     /// The turn that began when it was condemned: who went in since cannot be here.
     condemned: u64,
 }
 
-/// A branch that leads to a block: where its distance stands, where it led before, and the segment it
-/// stands in, with that segment's [`Segment::fill`] then.
+/// A branch that leads to a block: where its distance stands, where it led before, and how often the
+/// segment it stands in had been begun then ([`Segment::fill`]).
 #[derive(Debug, Clone, Copy)]
 struct Link {
     place: u32,
     stub: u32,
-    segment: u32,
     fill: u32,
+    /// The next one of the same block.
+    next: u32,
+}
+
+/// No link.
+const NONE: u32 = u32::MAX;
+
+/// The branches to all blocks: a list for each, whose first one the block knows. There are as many as
+/// there are blocks, so they lie close together.
+#[derive(Debug)]
+struct Links {
+    all: Vec<Link>,
+    /// The first of those that are free.
+    free: u32,
+}
+
+impl Links {
+    fn new() -> Self {
+        Self { all: Vec::new(), free: NONE }
+    }
+
+    /// Puts a link into the list that begins at `first`.
+    fn push(&mut self, first: &mut u32, link: Link) {
+        let link = Link { next: *first, ..link };
+        if let Some(place) = self.all.get_mut(self.free as usize) {
+            *first = std::mem::replace(&mut self.free, place.next);
+            *place = link;
+        } else {
+            *first = self.all.len() as u32;
+            self.all.push(link);
+        }
+    }
+
+    /// Takes the first link of a list out of it.
+    fn pop(&mut self, first: &mut u32) -> Option<Link> {
+        let place = self.all.get_mut(*first as usize)?;
+        let link = *place;
+        place.next = std::mem::replace(&mut self.free, *first);
+        *first = link.next;
+        Some(link)
+    }
+}
+
+/// What is known of a block, and the first of the branches that lead to it.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    known: Known,
+    links: u32,
 }
 
 struct Inner {
-    blocks: Map<Key, Known>,
+    blocks: Map<Key, Block>,
     pages: Map<usize, Page>,
-    /// Branches to each block.
-    links: Map<Key, Vec<Link>>,
+    links: Links,
     stubs: Stubs,
     asm: Asm,
     encoder: Encoder,
@@ -160,6 +211,8 @@ struct Inner {
     next_apart: u32,
     end_apart: u32,
     members: Vec<Weak<Presence>>,
+    /// From when the first segment is full.
+    gatherer: Option<Gatherer>,
 }
 
 impl Inner {
@@ -188,9 +241,42 @@ pub struct CacheStats {
     pub turns: u64,
 }
 
+/// Gathers full segments into huge pages, in a thread of its own, until it is dropped.
+#[derive(Debug)]
+struct Gatherer {
+    full: Option<Sender<Range<u32>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gatherer {
+    fn new(memory: Arc<CodeMemory>) -> Self {
+        let (full, segments) = channel::<Range<u32>>();
+        let gather = move || segments.iter().for_each(|segment| memory.gather(segment));
+        let thread = riad_confine::spawn(riad_confine::Kind::Gatherer, "code-gatherer", gather);
+        Self { full: Some(full), thread: thread.ok() }
+    }
+
+    /// A segment is full for the first time.
+    fn gather(&self, segment: Range<u32>) {
+        if let Some(full) = &self.full {
+            // Where there is no thread code stays as it is.
+            let _ = full.send(segment);
+        }
+    }
+}
+
+impl Drop for Gatherer {
+    fn drop(&mut self) {
+        self.full = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct CodeCache {
-    memory: CodeMemory,
+    memory: Arc<CodeMemory>,
     /// Bytes of a segment.
     segment: u32,
     /// Counts the segments condemned so far, from 1.
@@ -215,7 +301,7 @@ impl CodeCache {
         let size = size.clamp(LEAST_CODE_CACHE, MOST_CODE_CACHE);
         let count = ((size as u32 - STUBS) / LEAST_SEGMENT).clamp(3, MOST_SEGMENTS);
         let segment = ((size as u32 - STUBS) / count) & !0xfff;
-        let memory = CodeMemory::new(size)?;
+        let memory = Arc::new(CodeMemory::new(size)?);
         let mut asm = Asm::default();
         asm.start(0);
         let stubs = Stubs::build(&mut asm, calls);
@@ -230,7 +316,7 @@ impl CodeCache {
             encoder: Encoder::new(64),
             items: Vec::new(),
             cold: Vec::new(),
-            links: Map::default(),
+            links: Links::new(),
             segments: (0..count).map(|_| Segment::default()).collect(),
             current: 0,
             next: 0,
@@ -238,6 +324,7 @@ impl CodeCache {
             next_apart: 0,
             end_apart: 0,
             members: Vec::new(),
+            gatherer: None,
         };
         inner.place(0, segment);
         Ok(Self {
@@ -279,7 +366,7 @@ impl CodeCache {
     /// What is known of a block. With it comes the turn.
     pub(crate) fn find(&self, key: Key) -> Option<(Known, u64)> {
         let mut inner = self.lock();
-        let known = *inner.blocks.get(&key)?;
+        let known = inner.blocks.get(&key)?.known;
         if matches!(known, Known::Interpret)
             && let Some(page) = inner.pages.get_mut(&key.page())
         {
@@ -324,7 +411,11 @@ impl CodeCache {
         inner.items = items;
         let known = known.map_or(Known::Interpret, Known::Block);
         if good() {
-            inner.blocks.insert(key, known);
+            let old = inner.blocks.insert(key, Block { known, links: NONE });
+            if let Some(old) = old {
+                // Another processor was faster; nobody will look for its block from now on.
+                self.unlink(inner, old);
+            }
             inner.pages.entry(key.page()).or_default().keys.push(key);
             if matches!(known, Known::Interpret) {
                 // So that what is known of such places has a bound too.
@@ -399,6 +490,12 @@ impl CodeCache {
         if !free {
             return false;
         }
+        if !std::mem::replace(&mut inner.segments[inner.current].gathered, true) {
+            let start = STUBS + inner.current as u32 * self.segment;
+            let memory = &self.memory;
+            let gatherer = inner.gatherer.get_or_insert_with(|| Gatherer::new(Arc::clone(memory)));
+            gatherer.gather(start..start + self.segment);
+        }
         let segment = &mut inner.segments[next];
         segment.ops.clear();
         segment.fill = segment.fill.wrapping_add(1);
@@ -411,18 +508,15 @@ impl CodeCache {
     fn condemn(&self, inner: &mut Inner, index: usize) {
         let start = STUBS + index as u32 * self.segment;
         for key in std::mem::take(&mut inner.segments[index].keys) {
-            match inner.blocks.get(&key) {
+            let Some(&block) = inner.blocks.get(&key) else { continue };
+            if let Known::Block(entries) = block.known
+                && !(start..start + self.segment).contains(&entries.host)
+            {
                 // It was translated again since, elsewhere.
-                Some(Known::Block(entries))
-                    if !(start..start + self.segment).contains(&entries.host) =>
-                {
-                    continue;
-                }
-                Some(_) => {}
-                None => continue,
+                continue;
             }
             inner.blocks.remove(&key);
-            self.unlink(inner, key);
+            self.unlink(inner, block);
             if let Some(page) = inner.pages.get_mut(&key.page()) {
                 page.keys.retain(|&known| known != key);
                 if page.keys.is_empty() && page.heat == 0 {
@@ -439,14 +533,20 @@ impl CodeCache {
         }
     }
 
-    /// Takes back the branches to a block.
-    fn unlink(&self, inner: &mut Inner, key: Key) {
-        for link in inner.links.remove(&key).into_iter().flatten() {
-            if inner.segments.get(link.segment as usize).is_some_and(|s| s.fill == link.fill) {
+    /// Takes back the branches to a block that is not known any more.
+    fn unlink(&self, inner: &mut Inner, mut block: Block) {
+        while let Some(link) = inner.links.pop(&mut block.links) {
+            let segment = inner.segments.get(self.segment_of(link.place));
+            if segment.is_some_and(|segment| segment.fill == link.fill) {
                 let distance = link.stub.wrapping_sub(link.place + 4);
                 self.memory.patch(link.place, &distance.to_le_bytes());
             }
         }
+    }
+
+    /// The segment that a place in code memory is in.
+    fn segment_of(&self, place: u32) -> usize {
+        (place.saturating_sub(STUBS) / self.segment) as usize
     }
 
     /// Makes the link whose data stands at host address `data`, to the block `key` in `page` of RAM,
@@ -454,7 +554,8 @@ impl CodeCache {
     pub(crate) fn link(&self, data: u64, key: Key, page: usize, turn: u64) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(Known::Block(entries)) = inner.blocks.get(&key).copied() else { return };
+        let Some(block) = inner.blocks.get_mut(&key) else { return };
+        let Known::Block(entries) = block.known else { return };
         let at = data.wrapping_sub(self.memory.address(0));
         let (Ok(at), true) = (u32::try_from(at), self.turn() == turn) else { return };
         let Some(link) = self.memory.link_data(at) else { return };
@@ -465,9 +566,8 @@ impl CodeCache {
         let stub = at - LinkData::CALL;
         let target = if link.place & 1 != 0 { entries.saved } else { entries.host };
         self.memory.patch(place, &target.wrapping_sub(place + 4).to_le_bytes());
-        let segment = (place - STUBS) / self.segment;
-        let fill = inner.segments.get(segment as usize).map_or(0, |segment| segment.fill);
-        inner.links.entry(key).or_default().push(Link { place, stub, segment, fill });
+        let fill = inner.segments.get(self.segment_of(place)).map_or(0, |segment| segment.fill);
+        inner.links.push(&mut block.links, Link { place, stub, fill, next: NONE });
     }
 
     /// From now on the instruction at this place has its memory operand looked up in the TLB each
@@ -486,8 +586,9 @@ impl CodeCache {
     fn discard(&self, inner: &mut Inner, page: usize) {
         let Some(known) = inner.pages.get_mut(&page) else { return };
         for key in std::mem::take(&mut known.keys) {
-            if let Some(Known::Block(entries)) = inner.blocks.remove(&key) {
-                self.unlink(inner, key);
+            let Some(block) = inner.blocks.remove(&key) else { continue };
+            self.unlink(inner, block);
+            if let Known::Block(entries) = block.known {
                 let distance = entries.stale.wrapping_sub(entries.patch + 5).to_le_bytes();
                 let [a, b, c, d] = distance;
                 self.memory.patch(entries.patch, &[0xe9, a, b, c, d]);

@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "code is written, and run, through host addresses here")]
 
 use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -40,6 +42,36 @@ struct Mapping {
     len: usize,
 }
 
+/// Code memory as it is mapped once: it begins where a huge page can, in a mapping with room for that.
+#[derive(Debug)]
+struct View {
+    map: Mapping,
+    /// Where in it the code begins.
+    before: usize,
+}
+
+impl View {
+    /// The first `len` bytes of a file.
+    fn new(file: &OwnedFd, len: usize, protection: ProtFlags) -> io::Result<Self> {
+        let room = len + HUGE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, wherever the host likes, with which nothing can be done.
+        let pointer =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), flags) }?;
+        let map = Mapping::new(pointer, room)?;
+        let before = map.start.addr().get().next_multiple_of(HUGE) - map.start.addr().get();
+        let view = Self { map, before };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: within the mapping just made, which nobody else knows of.
+        unsafe { mmap(view.start().cast(), len, protection, flags, file, 0) }?;
+        Ok(view)
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.map.start.as_ptr().wrapping_add(self.before)
+    }
+}
+
 // SAFETY: a mapping belongs to the process, not to a thread; who writes where is its owners' matter.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
@@ -62,69 +94,80 @@ impl Drop for Mapping {
 /// Memory for code.
 #[derive(Debug)]
 pub(crate) struct CodeMemory {
-    write: Mapping,
-    run: Mapping,
-    /// A bit for each page that the mapping to write may have, and how many these are.
+    write: View,
+    run: View,
+    len: usize,
+    /// A bit for each stretch of [`HUGE`] bytes that the mapping to write may have, and how many
+    /// these are.
     written: Box<[AtomicU64]>,
     count: AtomicUsize,
 }
 
-/// Most pages that are mapped to be written: the host counts a page once for each mapping.
-const MOST_WRITTEN: usize = 512;
+/// Most stretches that are mapped to be written: the host counts a page once for each mapping.
+const MOST_WRITTEN: usize = 6;
 
 impl CodeMemory {
     /// `len` bytes, taken from the host as they are touched.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let file = memfd_create("riad-code", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
-        let map = |protection| {
-            // SAFETY: a new mapping, wherever the host likes.
-            let pointer =
-                unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) }?;
-            Mapping::new(pointer, len)
-        };
         Ok(Self {
-            write: map(ProtFlags::READ | ProtFlags::WRITE)?,
-            run: map(ProtFlags::READ | ProtFlags::EXEC)?,
-            written: (0..len.div_ceil(PAGE * 64)).map(|_| AtomicU64::new(0)).collect(),
+            write: View::new(&file, len, ProtFlags::READ | ProtFlags::WRITE)?,
+            run: View::new(&file, len, ProtFlags::READ | ProtFlags::EXEC)?,
+            len,
+            written: (0..len.div_ceil(HUGE * 64)).map(|_| AtomicU64::new(0)).collect(),
             count: AtomicUsize::new(0),
         })
     }
 
+    /// Has the host gather the huge pages' worth of code that ends in `range` into huge pages: code is
+    /// found through few entries of the host's TLB then. What is there stays and may be run meanwhile.
+    /// Where the host has none to give, all stays as it is.
+    pub(crate) fn gather(&self, range: Range<u32>) {
+        let end = (range.end as usize).min(self.len) / HUGE;
+        for stretch in range.start as usize / HUGE..end {
+            // SAFETY: a stretch of the mapping, whose contents do not change.
+            unsafe {
+                let start = self.run.start().add(stretch * HUGE);
+                libc::madvise(start.cast(), HUGE, libc::MADV_COLLAPSE);
+            }
+        }
+    }
+
     /// Host address at which the code at `offset` runs.
     pub(crate) fn address(&self, offset: u32) -> u64 {
-        self.run.start.as_ptr().expose_provenance() as u64 + u64::from(offset)
+        self.run.start().expose_provenance() as u64 + u64::from(offset)
     }
 
     /// Writes code that nothing runs yet. What does not fit is left out.
     pub(crate) fn write(&self, offset: u32, code: &[u8]) {
         let offset = offset as usize;
-        if offset.checked_add(code.len()).is_none_or(|end| end > self.write.len) {
+        if offset.checked_add(code.len()).is_none_or(|end| end > self.len) {
             return;
         }
-        for page in offset / PAGE..(offset + code.len()).div_ceil(PAGE) {
-            self.will_write(page);
+        for stretch in offset / HUGE..(offset + code.len()).div_ceil(HUGE) {
+            self.will_write(stretch);
         }
         // SAFETY: within the mapping, as just checked; the two do not overlap.
         unsafe {
-            let to = self.write.start.as_ptr().add(offset);
+            let to = self.write.start().add(offset);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
     }
 
-    /// A page will be written. When there are many such, the host takes the mapping's pages back: what
+    /// A stretch will be written. When there are many such, the host takes the mapping's pages back: what
     /// they hold stays in the file, and the next access maps them again. Callers take turns.
-    fn will_write(&self, page: usize) {
-        let Some(bits) = self.written.get(page / 64) else { return };
-        let bit = 1 << (page % 64);
+    fn will_write(&self, stretch: usize) {
+        let Some(bits) = self.written.get(stretch / 64) else { return };
+        let bit = 1 << (stretch % 64);
         if bits.load(Ordering::Relaxed) & bit != 0 {
             return;
         }
         if self.count.load(Ordering::Relaxed) >= MOST_WRITTEN {
             // SAFETY: the whole mapping, which is a shared one of a file: nothing is lost.
             let _ = unsafe {
-                let start = self.write.start.as_ptr().cast();
-                rustix::mm::madvise(start, self.write.len, rustix::mm::Advice::LinuxDontNeed)
+                let start = self.write.start().cast();
+                rustix::mm::madvise(start, self.len, rustix::mm::Advice::LinuxDontNeed)
             };
             self.written.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
             self.count.store(0, Ordering::Relaxed);
@@ -136,14 +179,14 @@ impl CodeMemory {
     /// The data of a link at `offset`.
     pub(crate) fn link_data(&self, offset: u32) -> Option<LinkData> {
         let end = (offset as usize).checked_add(LinkData::BYTES)?;
-        if end > self.write.len {
+        if end > self.len {
             return None;
         }
         let mut words = [[0u8; 4]; 3];
         // SAFETY: within the mapping, as just checked; the bytes were written before code that leads
         // to them could run.
         unsafe {
-            let from = self.run.start.as_ptr().add(offset as usize);
+            let from = self.run.start().add(offset as usize);
             std::ptr::copy_nonoverlapping(from, words.as_mut_ptr().cast(), LinkData::BYTES);
         }
         let [site, page, place] = words.map(u32::from_le_bytes);
@@ -153,15 +196,15 @@ impl CodeMemory {
     /// The eight bytes at `offset`, a multiple of 8, as one atomic value: other processors may run
     /// them meanwhile, and see all old or all new bytes.
     fn cell(&self, offset: u32) -> &AtomicU64 {
-        let offset = (offset as usize & !7).min(self.write.len - 8);
+        let offset = (offset as usize & !7).min(self.len - 8);
         // SAFETY: aligned, within the mapping, and only ever reached as an atomic once code runs.
-        unsafe { &*self.write.start.as_ptr().add(offset).cast::<AtomicU64>() }
+        unsafe { &*self.write.start().add(offset).cast::<AtomicU64>() }
     }
 
     /// Replaces `bytes.len()` (at most 8) bytes at `offset` at once. They lie in one aligned cell
     /// of 8 bytes.
     pub(crate) fn patch(&self, offset: u32, bytes: &[u8]) {
-        self.will_write(offset as usize / PAGE);
+        self.will_write(offset as usize / HUGE);
         let cell = self.cell(offset);
         let mut content = cell.load(Ordering::Relaxed).to_le_bytes();
         let first = (offset & 7) as usize;

@@ -1,13 +1,20 @@
 //! Block device (virtio 1.3, section 5.2): one queue in front of a [`Disk`].
 //!
 //! Requests are served in order, on a worker thread, through a buffer of at most [`PIECE`] bytes.
+//! When the host has no room for what a guest writes, the request is put aside and tried again now and
+//! then, while others are served: to the guest, a disk that is slow. An error would have its file system
+//! give up, though nothing is wrong with it.
+//!
 //! A driver that did not accept FLUSH is given a write-through disk (section 5.2.6.2): every write
 //! is made durable before it completes.
 
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use riad_disk::{Disk, SECTOR_SIZE};
+use riad_confine::Kind;
+use riad_disk::{Disk, Error, SECTOR_SIZE};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Reader, Writer};
@@ -18,10 +25,17 @@ use super::{
 };
 use crate::pci::lock;
 
+mod counters;
+mod handle;
+pub use counters::{BlkCounters, BlkCounts};
+pub use handle::BlkHandle;
+
 /// The most bytes moved at a time.
 pub const PIECE: usize = 1 << 20;
 /// Bytes of a serial number.
 pub const SERIAL_LEN: usize = 20;
+/// How often a request is tried again for which the host has no room.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Requests served before the driver is told.
 const BATCH: usize = 16;
 const QUEUE: u16 = 0;
@@ -65,11 +79,35 @@ enum Status {
     Unsupported = 2,
 }
 
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// It is answered: so many bytes were written to its buffers.
+    Answered(u32),
+    /// The host has no room for it.
+    NoRoom,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// The guest is told.
+    Told(Status),
+    /// The host has no room, which may change.
+    NoRoom,
+}
+
+const IO_ERROR: Failed = Failed::Told(Status::IoError);
+const UNSUPPORTED: Failed = Failed::Told(Status::Unsupported);
+
 /// The block device.
 #[derive(Debug)]
 pub struct Blk {
     disk: Arc<dyn Disk>,
     serial: [u8; SERIAL_LEN],
+    handle: BlkHandle,
+    /// Requests that were put aside, by the first descriptor of each.
+    aside: Arc<Mutex<Vec<u16>>>,
     worker: Option<Worker<Work>>,
 }
 
@@ -80,6 +118,9 @@ pub struct BlkState {
     pub serial: [u8; SERIAL_LEN],
     /// Size of the disk in sectors of 512 bytes: the disk given on restore has the same.
     pub sectors: u64,
+    /// Requests that wait for room on the host, by the first descriptor of each, in their order.
+    #[serde(default)]
+    pub aside: Vec<u16>,
 }
 
 /// A disk that is not the one that was saved.
@@ -102,7 +143,8 @@ impl Blk {
         for (byte, given) in bytes.iter_mut().zip(serial.bytes()) {
             *byte = given;
         }
-        Self { disk, serial: bytes, worker: None }
+        let (handle, aside) = (BlkHandle::default(), Arc::default());
+        Self { disk, serial: bytes, handle, aside, worker: None }
     }
 
     /// A device as saved, in front of the disk it had.
@@ -110,12 +152,19 @@ impl Blk {
     /// # Errors
     /// [`WrongDisk`] when the disk has another size.
     pub fn restore(disk: Arc<dyn Disk>, state: &BlkState) -> Result<Self, WrongDisk> {
-        let BlkState { serial, sectors: saved } = *state;
+        let BlkState { serial, sectors: saved, ref aside } = *state;
         let given = sectors(&*disk);
         if given != saved {
             return Err(WrongDisk { saved, given });
         }
-        Ok(Self { disk, serial, worker: None })
+        let aside = Arc::new(Mutex::new(aside.clone()));
+        Ok(Self { disk, serial, handle: BlkHandle::default(), aside, worker: None })
+    }
+
+    /// The host's end of it.
+    #[must_use]
+    pub fn handle(&self) -> BlkHandle {
+        self.handle.clone()
     }
 }
 
@@ -165,10 +214,17 @@ impl VirtioDevice for Blk {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        self.handle.attach(Some(Arc::clone(&activation.interrupt)));
         let Some(queue) = activation.queue(usize::from(QUEUE)) else { return Ok(()) };
+        // Of a machine that was saved; a driver that begins has none.
+        let aside = lock(&self.aside).clone();
+        let waiting: Result<VecDeque<Chain>, QueueError> =
+            aside.iter().map(|head| lock(&queue).again(*head)).collect();
+        let waiting = waiting.inspect_err(|error| activation.interrupt.fail(error));
         let work = Work {
             server: Server {
                 disk: Arc::clone(&self.disk),
+                handle: self.handle.clone(),
                 serial: self.serial,
                 write_through: !activation.has(feature::FLUSH),
                 memory: activation.memory,
@@ -176,9 +232,11 @@ impl VirtioDevice for Blk {
             },
             queue,
             interrupt: activation.interrupt,
-            broken: false,
+            broken: waiting.is_err(),
+            waiting: waiting.unwrap_or_default(),
+            aside: Arc::clone(&self.aside),
         };
-        self.worker = Some(Worker::spawn("virtio-blk", work, activation.paused)?);
+        self.worker = Some(Worker::spawn(Kind::Disk, "virtio-blk", work, activation.paused)?);
         Ok(())
     }
 
@@ -189,7 +247,9 @@ impl VirtioDevice for Blk {
     }
 
     fn reset(&mut self) {
+        self.handle.attach(None);
         self.worker = None;
+        lock(&self.aside).clear();
     }
 
     fn pause(&mut self) {
@@ -205,8 +265,9 @@ impl VirtioDevice for Blk {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { disk, serial, worker: _ } = self;
-        DeviceState::Blk(BlkState { serial: *serial, sectors: sectors(&**disk) })
+        let Self { disk, serial, aside, handle: _, worker: _ } = self;
+        let (sectors, aside) = (sectors(&**disk), lock(aside).clone());
+        DeviceState::Blk(BlkState { serial: *serial, sectors, aside })
     }
 }
 
@@ -215,6 +276,10 @@ struct Work {
     queue: SharedQueue,
     interrupt: Arc<dyn VirtioInterrupt>,
     broken: bool,
+    /// Requests that wait for room on the host; no more than the queue has.
+    waiting: VecDeque<Chain>,
+    /// The same, for whoever saves the device.
+    aside: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Work {
@@ -230,34 +295,74 @@ impl Work {
                 more = queue.enable_notifications()?;
                 break;
             };
-            let written = self.server.serve(&chain);
-            queue.add_used(chain, written)?;
+            match self.server.serve(&chain) {
+                Served::Answered(written) => queue.add_used(chain, written)?,
+                // Who waits for more than there is in a queue gave out the same buffers again.
+                Served::NoRoom if self.waiting.len() >= usize::from(queue.size()) => {
+                    let size = queue.size();
+                    return Err(QueueError::TooManyAvailable { pending: size, size });
+                }
+                Served::NoRoom => self.waiting.push_back(chain),
+            }
         }
         if queue.publish()? {
             self.interrupt.queue(QUEUE);
         }
         Ok(more)
     }
+
+    /// Tries what was put aside again, in order.
+    fn try_again(&mut self) -> Result<(), QueueError> {
+        let mut queue = lock(&self.queue);
+        while let Some(chain) = self.waiting.pop_front() {
+            match self.server.serve(&chain) {
+                Served::Answered(written) => queue.add_used(chain, written)?,
+                Served::NoRoom => {
+                    self.waiting.push_front(chain);
+                    break;
+                }
+            }
+        }
+        if queue.publish()? {
+            self.interrupt.queue(QUEUE);
+        }
+        Ok(())
+    }
+
+    /// Everything that can be done now.
+    fn work(&mut self, control: &Control) -> Result<(), QueueError> {
+        if !self.waiting.is_empty() {
+            self.try_again()?;
+        }
+        while !control.interrupted() && self.batch(control)? {}
+        Ok(())
+    }
 }
 
 impl Task for Work {
     fn turn(&mut self, control: &Control) {
-        while !self.broken && !control.interrupted() {
-            match self.batch(control) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    self.broken = true;
-                    self.interrupt.fail(&error);
-                }
-            }
+        if self.broken {
+            return;
         }
+        if let Err(error) = self.work(control) {
+            self.broken = true;
+            self.interrupt.fail(&error);
+        }
+        let mut aside = lock(&self.aside);
+        aside.clear();
+        aside.extend(self.waiting.iter().map(Chain::head));
+    }
+
+    fn wait(&mut self, control: &Control) {
+        let waits = !self.broken && !self.waiting.is_empty();
+        control.wait_for_kick_until(waits.then_some(AGAIN));
     }
 }
 
 /// Serves one request at a time.
 struct Server {
     disk: Arc<dyn Disk>,
+    handle: BlkHandle,
     serial: [u8; SERIAL_LEN],
     write_through: bool,
     memory: riad_memory::GuestMemory,
@@ -266,19 +371,24 @@ struct Server {
 }
 
 impl Server {
-    /// Serves a request and returns how many bytes of the chain were written.
-    fn serve(&mut self, chain: &Chain) -> u32 {
+    /// Serves a request.
+    fn serve(&mut self, chain: &Chain) -> Served {
         let memory = self.memory.clone();
         let mut reader = chain.reader(&memory);
         let mut writer = chain.writer(&memory);
         // The status is the last writable byte; without one there is no way to answer.
         let Some(data_len) = writer.remaining().checked_sub(1) else {
             tracing::debug!("a request without a status byte");
-            return 0;
+            return Served::Answered(0);
         };
-        let status = match reader.array::<16>() {
+        let result = match reader.array::<16>() {
             Some(header) => self.request(header, &mut reader, &mut writer, data_len),
-            None => Status::IoError,
+            None => Err(IO_ERROR),
+        };
+        let status = match result {
+            Ok(()) => Status::Ok,
+            Err(Failed::Told(status)) => status,
+            Err(Failed::NoRoom) => return Served::NoRoom,
         };
         // The length in the used ring counts from the start (section 2.7.8.2) and includes the
         // status, so what the request left unwritten is written now.
@@ -295,7 +405,7 @@ impl Server {
         }
         // There is exactly one byte left.
         let _ = writer.write_all(&[status as u8]);
-        writer.written()
+        Served::Answered(writer.written())
     }
 
     fn request(
@@ -304,23 +414,32 @@ impl Server {
         reader: &mut Reader<'_>,
         writer: &mut Writer<'_>,
         data_len: u64,
-    ) -> Status {
+    ) -> Result<(), Failed> {
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
-        match u32::from_le_bytes([t0, t1, t2, t3]) {
+        let kind = u32::from_le_bytes([t0, t1, t2, t3]);
+        let bytes = if kind == request::OUT { reader.remaining() } else { data_len };
+        let result = match kind {
             request::IN => self.read(sector, writer, data_len),
             request::OUT => self.write(sector, reader),
-            request::FLUSH => done(self.disk.flush()),
+            request::FLUSH => self.done(self.disk.flush()),
             request::GET_ID => {
                 let len = usize::try_from(data_len).unwrap_or(SERIAL_LEN).min(SERIAL_LEN);
                 let id = self.serial.get(..len).unwrap_or(&[]);
-                if writer.write_all(id).is_ok() { Status::Ok } else { Status::IoError }
+                writer.write_all(id).map_err(|_| IO_ERROR)
             }
             kind @ (request::DISCARD | request::WRITE_ZEROES) if !self.disk.read_only() => {
                 self.ranges(kind, reader)
             }
-            _ => Status::Unsupported,
+            _ => Err(UNSUPPORTED),
+        };
+        match result {
+            Ok(()) => self.handle.counters().answered(kind, bytes, Status::Ok),
+            Err(Failed::Told(status)) => self.handle.counters().answered(kind, bytes, status),
+            // Not yet.
+            Err(Failed::NoRoom) => {}
         }
+        result
     }
 
     /// Where `len` bytes from `sector` lie, if they are whole sectors of the disk.
@@ -330,82 +449,81 @@ impl Server {
         (len.is_multiple_of(SECTOR_SIZE) && end <= self.disk.size()).then_some(start)
     }
 
-    fn read(&mut self, sector: u64, writer: &mut Writer<'_>, len: u64) -> Status {
-        let Some(mut at) = self.place(sector, len) else { return Status::IoError };
+    fn read(&mut self, sector: u64, writer: &mut Writer<'_>, len: u64) -> Result<(), Failed> {
+        let mut at = self.place(sector, len).ok_or(IO_ERROR)?;
         let mut left = len;
         while left > 0 {
             let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
             self.buffer.resize(piece, 0);
-            let status = done(self.disk.read(at, &mut self.buffer));
-            if status != Status::Ok || writer.write_all(&self.buffer).is_err() {
-                return Status::IoError;
-            }
+            let read = self.disk.read(at, &mut self.buffer);
+            self.done(read)?;
+            writer.write_all(&self.buffer).map_err(|_| IO_ERROR)?;
             at += piece as u64;
             left -= piece as u64;
         }
-        Status::Ok
+        Ok(())
     }
 
-    fn write(&mut self, sector: u64, reader: &mut Reader<'_>) -> Status {
+    fn write(&mut self, sector: u64, reader: &mut Reader<'_>) -> Result<(), Failed> {
         let mut left = reader.remaining();
-        let Some(mut at) = self.place(sector, left) else { return Status::IoError };
+        let mut at = self.place(sector, left).ok_or(IO_ERROR)?;
         if self.disk.read_only() {
-            return Status::IoError;
+            return Err(IO_ERROR);
         }
         while left > 0 {
             let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
             self.buffer.resize(piece, 0);
-            if reader.read_exact(&mut self.buffer).is_err() {
-                return Status::IoError;
-            }
-            if done(self.disk.write(at, &self.buffer)) != Status::Ok {
-                return Status::IoError;
-            }
+            reader.read_exact(&mut self.buffer).map_err(|_| IO_ERROR)?;
+            self.done(self.disk.write(at, &self.buffer))?;
             at += piece as u64;
             left -= piece as u64;
         }
-        if self.write_through { done(self.disk.flush()) } else { Status::Ok }
+        self.written()
+    }
+
+    /// What was written is durable before it is answered, if the driver does not ask for that.
+    fn written(&self) -> Result<(), Failed> {
+        if self.write_through { self.done(self.disk.flush()) } else { Ok(()) }
     }
 
     /// Discard and write zeroes: `struct virtio_blk_discard_write_zeroes`, several of them.
-    fn ranges(&mut self, kind: u32, reader: &mut Reader<'_>) -> Status {
+    fn ranges(&mut self, kind: u32, reader: &mut Reader<'_>) -> Result<(), Failed> {
         const UNMAP: u32 = 1;
         let bytes = reader.remaining();
         if bytes == 0 || !bytes.is_multiple_of(16) || bytes > 16 * u64::from(RANGES) {
-            return Status::IoError;
+            return Err(IO_ERROR);
         }
         while let Some(range) = reader.array::<16>() {
             let range = u128::from_le_bytes(range);
             let (sector, count, flags) = (range as u64, (range >> 64) as u32, (range >> 96) as u32);
             let allowed = if kind == request::DISCARD { 0 } else { UNMAP };
             if flags & !allowed != 0 {
-                return Status::Unsupported;
+                return Err(UNSUPPORTED);
             }
             let len = u64::from(count) * SECTOR_SIZE;
-            let Some(at) = self.place(sector, len).filter(|_| count <= RANGE_SECTORS) else {
-                return Status::IoError;
-            };
+            let at = self.place(sector, len).filter(|_| count <= RANGE_SECTORS).ok_or(IO_ERROR)?;
             let result = if kind == request::DISCARD {
                 self.disk.discard(at, len)
             } else {
                 self.disk.write_zeroes(at, len)
             };
-            if done(result) != Status::Ok {
-                return Status::IoError;
-            }
+            self.done(result)?;
         }
-        if self.write_through { done(self.disk.flush()) } else { Status::Ok }
+        self.written()
     }
-}
 
-/// A disk's answer as a status; the reason goes to the log.
-fn done(result: Result<(), riad_disk::Error>) -> Status {
-    match result {
-        Ok(()) => Status::Ok,
-        Err(error) => {
-            tracing::warn!(%error, "the guest's disk request failed");
-            Status::IoError
-        }
+    /// A disk's answer; the reason why something failed goes to the log.
+    fn done(&self, result: Result<(), Error>) -> Result<(), Failed> {
+        result.map_err(|error| match error {
+            Error::Full { .. } if self.disk.waits_for_room() => {
+                tracing::debug!(%error, "the guest's disk request waits");
+                Failed::NoRoom
+            }
+            error => {
+                tracing::warn!(%error, "the guest's disk request failed");
+                IO_ERROR
+            }
+        })
     }
 }
 

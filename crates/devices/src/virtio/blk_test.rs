@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::*;
 use crate::virtio::driver_test::{Choices, Guest};
@@ -10,12 +11,23 @@ struct Ram {
     flushes: Mutex<u32>,
     read_only: bool,
     broken: bool,
+    /// There is no room for what is written.
+    full: AtomicBool,
+    /// Writes that were tried.
+    tried: AtomicU32,
 }
 
 impl Ram {
     fn new(sectors: usize) -> Self {
         let bytes = (0..sectors * 512).map(|at| (at / 512 + at % 251) as u8).collect();
-        Self { bytes: Mutex::new(bytes), flushes: Mutex::new(0), read_only: false, broken: false }
+        Self {
+            bytes: Mutex::new(bytes),
+            flushes: Mutex::new(0),
+            read_only: false,
+            broken: false,
+            full: AtomicBool::new(false),
+            tried: AtomicU32::new(0),
+        }
     }
 
     fn with<T>(
@@ -48,6 +60,11 @@ impl Disk for Ram {
         self.with(offset, buf.len() as u64, |bytes| buf.copy_from_slice(bytes))
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), riad_disk::Error> {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+        if self.full.load(Ordering::Relaxed) {
+            let (name, source) = ("test".to_owned(), std::io::ErrorKind::StorageFull.into());
+            return Err(riad_disk::Error::Full { name, source });
+        }
         self.with(offset, buf.len() as u64, |bytes| bytes.copy_from_slice(buf))
     }
     fn flush(&self) -> Result<(), riad_disk::Error> {
@@ -261,4 +278,143 @@ fn saved_with_requests_waiting_it_serves_them_after_restore() {
     assert_eq!(disk.bytes.lock().unwrap()[5 * 512..6 * 512], [0x77; 512]);
     let (status, data) = ask(&mut again, request::IN, 5, &[], 512);
     assert_eq!((status, data), (OK, vec![0x77; 512]));
+}
+
+#[test]
+fn what_was_served_is_counted_and_what_failed_is_counted_apart() {
+    let device = Blk::new(Arc::new(Ram::new(64)), "");
+    let handle = device.handle();
+    let mut guest =
+        Guest::new(Box::new(device), Choices { features: u64::MAX, ..Choices::default() });
+    assert_eq!(handle.counts(), BlkCounts::default());
+    assert_eq!(ask(&mut guest, request::OUT, 1, &[7; 1024], 0).0, OK);
+    assert_eq!(ask(&mut guest, request::IN, 0, &[], 1536).0, OK);
+    assert_eq!(ask(&mut guest, request::FLUSH, 0, &[], 0).0, OK);
+    assert_eq!(ask(&mut guest, request::DISCARD, 0, &range(0, 8, 0), 0).0, OK);
+    // Past the end, and none that there is.
+    assert_eq!(ask(&mut guest, request::IN, 64, &[], 512).0, IO_ERROR);
+    assert_eq!(ask(&mut guest, 99, 0, &[], 0).0, UNSUPPORTED);
+    let expected = BlkCounts {
+        reads: 1,
+        read_bytes: 1536,
+        writes: 1,
+        written_bytes: 1024,
+        flushes: 1,
+        discards: 1,
+        failures: 2,
+    };
+    assert_eq!(handle.counts(), expected);
+}
+
+#[test]
+fn a_disk_that_grows_is_told_to_the_driver() {
+    let disk = Arc::new(Growing(AtomicU64::new(64 * 512)));
+    let device = Blk::new(disk.clone(), "");
+    let handle = device.handle();
+    assert!(!handle.resized(), "nobody drives it yet");
+    let mut guest =
+        Guest::new(Box::new(device), Choices { features: u64::MAX, ..Choices::default() });
+    let generation = guest.read16(0x14) >> 8;
+    disk.0.store(128 * 512, Ordering::Relaxed);
+    assert!(handle.resized());
+    assert_ne!(guest.read16(0x14) >> 8, generation);
+    assert_eq!(ask(&mut guest, request::FLUSH, 0, &[], 0).0, OK);
+}
+
+/// A disk of zeros whose size changes.
+#[derive(Debug)]
+struct Growing(AtomicU64);
+
+impl Disk for Growing {
+    fn size(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _: u64, buf: &mut [u8]) -> Result<(), riad_disk::Error> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64) -> Result<(), riad_disk::Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_for_which_there_is_no_room_waits_and_is_made_when_there_is() {
+    let disk = Ram::new(64);
+    disk.full.store(true, Ordering::Relaxed);
+    let (disk, mut guest) = setup(disk, u64::MAX);
+    let data = vec![0xa5; 1024];
+    let write = guest.submit(0, &[&header(request::OUT, 8), &data], &[1]);
+    // Nothing else waits for it.
+    let (status, before) = ask(&mut guest, request::IN, 8, &[], 1024);
+    assert_eq!(status, OK);
+    assert_ne!(before, data);
+    // It is tried again without being asked for.
+    while disk.tried.load(Ordering::Relaxed) < 3 {
+        std::thread::yield_now();
+    }
+    guest.pci.pause();
+    guest.pci.resume();
+    assert!(guest.poll(0).is_none(), "a request was answered for which there is no room");
+    disk.full.store(false, Ordering::Relaxed);
+    let used = guest.wait(0);
+    assert_eq!((used.head, used.data), (write, vec![OK]));
+    assert_eq!(ask(&mut guest, request::IN, 8, &[], 1024), (OK, data));
+}
+
+#[test]
+fn a_write_that_waits_is_saved_and_made_by_the_machine_that_goes_on() {
+    let disk = Ram::new(64);
+    disk.full.store(true, Ordering::Relaxed);
+    let (disk, mut guest) = setup(disk, u64::MAX);
+    let data = vec![0x5a; 512];
+    let write = guest.submit(0, &[&header(request::OUT, 3), &data], &[1]);
+    while disk.tried.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    guest.pci.pause();
+    let saved = guest.pci.save();
+    let DeviceState::Blk(state) = &saved.device else { panic!("{saved:?}") };
+    assert_eq!(state.aside, [write]);
+    disk.full.store(false, Ordering::Relaxed);
+    let device = Blk::restore(disk.clone(), state).unwrap();
+    let mut other = guest.restored(Box::new(device), &saved);
+    other.pci.resume();
+    let used = other.wait(0);
+    assert_eq!((used.head, used.data), (write, vec![OK]));
+    assert_eq!(disk.bytes.lock().unwrap()[3 * 512..4 * 512], data[..]);
+}
+
+#[test]
+fn a_driver_that_has_more_waiting_than_its_queue_holds_is_stopped() {
+    let disk = Ram::new(64);
+    disk.full.store(true, Ordering::Relaxed);
+    let (_disk, mut guest) = setup(disk, u64::MAX);
+    let head = guest.submit(0, &[&header(request::OUT, 8), &[1; 512]], &[1]);
+    // The same buffer over and over, as no driver may.
+    for _ in 0..64 {
+        let memory = guest.memory.clone();
+        guest.rings[0].offer(&memory, head);
+        guest.notify(0);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    guest.wait_for_status(crate::virtio::signals::status::NEEDS_RESET);
 }

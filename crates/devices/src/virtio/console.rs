@@ -8,6 +8,7 @@ use std::io::{Read as _, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use riad_confine::Kind;
 use riad_memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 
@@ -180,7 +181,7 @@ impl VirtioDevice for Console {
             buffer: Vec::new(),
             broken: false,
         };
-        let worker = Worker::spawn("virtio-console", work, activation.paused)?;
+        let worker = Worker::spawn(Kind::Device, "virtio-console", work, activation.paused)?;
         let control = Arc::clone(worker.control());
         lock(&self.shared.port).driver = Some(Driver { interrupt: activation.interrupt, control });
         self.worker = Some(worker);

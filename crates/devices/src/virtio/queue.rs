@@ -191,6 +191,17 @@ impl Queue {
         Ok(true)
     }
 
+    /// A buffer that was taken, and not put into the used ring, by its first descriptor: for a device
+    /// that goes on from a saved state.
+    ///
+    /// # Errors
+    /// When the driver broke its descriptors.
+    pub fn again(&self, head: u16) -> Result<Chain, QueueError> {
+        let mut chain = Chain::default();
+        self.walk(head, &mut chain)?;
+        Ok(chain)
+    }
+
     /// Puts the buffer that [`pop`](Self::pop) gave last back, to be taken again later. Only valid
     /// while nothing else was taken since.
     pub fn unpop(&mut self, chain: Chain) {

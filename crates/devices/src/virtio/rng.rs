@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
+use riad_confine::Kind;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,7 @@ impl VirtioDevice for Rng {
             buffer: Vec::new(),
             broken: false,
         };
-        self.worker = Some(Worker::spawn("virtio-rng", work, activation.paused)?);
+        self.worker = Some(Worker::spawn(Kind::Device, "virtio-rng", work, activation.paused)?);
         Ok(())
     }
 

@@ -10,8 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use riad_confine::Kind;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::pci::lock;
 
@@ -87,9 +89,15 @@ impl Control {
 
     /// Waits for a kick and forgets it.
     pub fn wait_for_kick(&self) {
+        self.wait_for_kick_until(None);
+    }
+
+    /// Waits for a kick, for `limit` at most, and forgets it.
+    pub fn wait_for_kick_until(&self, limit: Option<Duration>) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = [PollFd::new(&self.kick, PollFlags::IN)];
         // Interrupted or refused: the task looks around once more, which is harmless.
-        let _ = poll(&mut fds, None);
+        let _ = poll(&mut fds, limit.as_ref());
         self.clear_kick();
     }
 
@@ -154,15 +162,15 @@ impl<T: Task> std::fmt::Debug for Worker<T> {
 }
 
 impl<T: Task> Worker<T> {
-    /// Starts a thread called `name`; when `held`, its first turn waits for
+    /// Starts a thread of a kind, called `name`; when `held`, its first turn waits for
     /// [`resume`](Self::resume).
     ///
     /// # Errors
     /// When the host refuses a thread or a file descriptor.
-    pub fn spawn(name: &str, mut task: T, held: bool) -> io::Result<Self> {
+    pub fn spawn(kind: Kind, name: &str, mut task: T, held: bool) -> io::Result<Self> {
         let control = Arc::new(Control::new(held)?);
         let theirs = Arc::clone(&control);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let thread = riad_confine::spawn(kind, name, move || {
             let farewell = Farewell(Arc::clone(&theirs));
             while theirs.gate() {
                 task.turn(&theirs);

@@ -22,7 +22,8 @@ fn until(turns: &AtomicU64, at_least: u64) {
 #[test]
 fn kicks_make_turns() {
     let turns = Arc::new(AtomicU64::new(0));
-    let worker = Worker::spawn("count", Count { turns: turns.clone() }, false).unwrap();
+    let worker =
+        Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, false).unwrap();
     until(&turns, 1);
     worker.kick();
     until(&turns, 2);
@@ -32,7 +33,8 @@ fn kicks_make_turns() {
 #[test]
 fn held_workers_do_nothing() {
     let turns = Arc::new(AtomicU64::new(0));
-    let worker = Worker::spawn("count", Count { turns: turns.clone() }, true).unwrap();
+    let worker =
+        Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, true).unwrap();
     worker.pause();
     worker.kick();
     std::thread::sleep(Duration::from_millis(20));
@@ -50,7 +52,8 @@ fn held_workers_do_nothing() {
 #[test]
 fn a_pause_right_after_a_resume_still_holds() {
     let turns = Arc::new(AtomicU64::new(0));
-    let worker = Worker::spawn("count", Count { turns: turns.clone() }, false).unwrap();
+    let worker =
+        Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, false).unwrap();
     for _ in 0..200 {
         worker.pause();
         let now = turns.load(Ordering::SeqCst);
@@ -70,7 +73,7 @@ fn a_panicking_task_does_not_hang_its_device() {
         }
     }
     let turns = Arc::new(AtomicU64::new(0));
-    let worker = Worker::spawn("bad", Bad(turns.clone()), false).unwrap();
+    let worker = Worker::spawn(Kind::Device, "bad", Bad(turns.clone()), false).unwrap();
     until(&turns, 1);
     worker.pause();
     assert!(worker.stop().is_none());

@@ -51,6 +51,20 @@ impl Bitmap {
         Ok(Self { words, len, changed: BTreeSet::new() })
     }
 
+    /// Adds bits that are clear, up to `len`. Does nothing if there are more already.
+    ///
+    /// # Errors
+    /// Out of memory; nothing has changed then.
+    pub(crate) fn extend(&mut self, len: u64) -> io::Result<()> {
+        let out_of_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let size = usize::try_from(len.div_ceil(64)).unwrap_or(usize::MAX);
+        let more = size.saturating_sub(self.words.len());
+        self.words.try_reserve_exact(more).map_err(out_of_memory)?;
+        self.words.resize(self.words.len() + more, 0);
+        self.len = self.len.max(len);
+        Ok(())
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.len
     }

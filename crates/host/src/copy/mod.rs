@@ -71,6 +71,15 @@ pub struct Copied {
     pub left_out: Vec<String>,
 }
 
+/// A machine, and who copies in it.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The machine, which must run.
+    pub folder: Folder,
+    /// Whose files they are; root's when `None`.
+    pub user: Option<String>,
+}
+
 /// Hears how many bytes have been copied.
 pub type Heard<'a> = &'a mut (dyn FnMut(u64) + Send);
 
@@ -79,12 +88,12 @@ pub type Heard<'a> = &'a mut (dyn FnMut(u64) + Send);
 /// # Errors
 /// [`CopyError`], and whatever happens to sessions.
 pub fn copy_in(
-    folder: &Folder,
+    guest: &Guest,
     sources: &[PathBuf],
     target: &OsStr,
     heard: Heard<'_>,
 ) -> Result<Copied, Error> {
-    let (directory, name) = if is_directory(folder, target)? {
+    let (directory, name) = if is_directory(guest, target)? {
         (target.to_owned(), None)
     } else if sources.len() == 1 && !ends_with_slash(target) {
         let (directory, name) = split(target)?;
@@ -105,7 +114,7 @@ pub fn copy_in(
     }
     thread::scope(|scope| {
         let packing = scope.spawn(move || pack::pack(&names, writer, heard));
-        let (status, complaint) = session(folder, &command, Some(reader.as_fd()), None)?;
+        let (status, complaint) = session(guest, &command, Some(reader.as_fd()), None)?;
         // A guest that reads no more must not keep the packing waiting.
         drop(reader);
         let packed = packing.join().unwrap_or_else(|_| Ok(Copied::default()));
@@ -125,7 +134,7 @@ pub fn copy_in(
 /// # Errors
 /// [`CopyError`], and whatever happens to sessions.
 pub fn copy_out(
-    folder: &Folder,
+    guest: &Guest,
     source: &OsStr,
     target: &Path,
     heard: Heard<'_>,
@@ -154,7 +163,7 @@ pub fn copy_out(
     thread::scope(|scope| {
         let unpacking =
             scope.spawn(move || unpack::unpack(reader, &place_fd, &place, &name, &new_name, heard));
-        let ended = session(folder, &command, None, Some(writer.as_fd()));
+        let ended = session(guest, &command, None, Some(writer.as_fd()));
         drop(writer);
         let unpacked = unpacking.join();
         let unpacked =
@@ -172,10 +181,10 @@ pub fn copy_out(
 ///
 /// # Errors
 /// [`CopyError`], and whatever happens to sessions.
-pub fn copy_stream_in(folder: &Folder, from: &impl AsFd, target: &OsStr) -> Result<(), Error> {
+pub fn copy_stream_in(guest: &Guest, from: &impl AsFd, target: &OsStr) -> Result<(), Error> {
     let script = ["/bin/sh", "-c", "exec cat >\"$1\"", "riad"].map(OsString::from);
     let command = Command::new(script.into_iter().chain([target.to_owned()]));
-    let (status, complaint) = session(folder, &command, Some(from.as_fd()), None)?;
+    let (status, complaint) = session(guest, &command, Some(from.as_fd()), None)?;
     succeeded(status, target, &complaint)
 }
 
@@ -183,10 +192,10 @@ pub fn copy_stream_in(folder: &Folder, from: &impl AsFd, target: &OsStr) -> Resu
 ///
 /// # Errors
 /// [`CopyError`], and whatever happens to sessions.
-pub fn copy_stream_out(folder: &Folder, source: &OsStr, to: &impl AsFd) -> Result<(), Error> {
+pub fn copy_stream_out(guest: &Guest, source: &OsStr, to: &impl AsFd) -> Result<(), Error> {
     let words = ["cat", "--"].map(OsString::from);
     let command = Command::new(words.into_iter().chain([source.to_owned()]));
-    let (status, complaint) = session(folder, &command, None, Some(to.as_fd()))?;
+    let (status, complaint) = session(guest, &command, None, Some(to.as_fd()))?;
     succeeded(status, source, &complaint)
 }
 
@@ -212,19 +221,20 @@ fn tar(arguments: &[&OsStr]) -> Command {
 }
 
 /// Whether a path in a machine is a directory.
-fn is_directory(folder: &Folder, path: &OsStr) -> Result<bool, Error> {
+fn is_directory(guest: &Guest, path: &OsStr) -> Result<bool, Error> {
     let words = ["test", "-d"].map(OsString::from);
     let command = Command::new(words.into_iter().chain([path.to_owned()]));
-    Ok(session(folder, &command, None, None)?.0 == ExitStatus::Exited(0))
+    Ok(session(guest, &command, None, None)?.0 == ExitStatus::Exited(0))
 }
 
 /// Runs a command. Gives what it complained of, safe to show.
 fn session(
-    folder: &Folder,
+    guest: &Guest,
     command: &Command,
     stdin: Option<std::os::fd::BorrowedFd<'_>>,
     stdout: Option<std::os::fd::BorrowedFd<'_>>,
 ) -> Result<(ExitStatus, String), Error> {
+    let command = Command { user: guest.user.clone(), ..command.clone() };
     let (complaints, writer) = pipe().map_err(pipe_error)?;
     let nowhere = File::options().write(true).open("/dev/null");
     let nowhere = nowhere.map_err(|source| Error::Host { what: "/dev/null", source })?;
@@ -237,7 +247,7 @@ fn session(
         text
     });
     let io = SessionIo { stdin, stdout: stdout.unwrap_or(nowhere.as_fd()), stderr: writer.as_fd() };
-    let ended = folder.run(command, io, None);
+    let ended = guest.folder.run(&command, io, None);
     drop(writer);
     let text = listening.join().unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

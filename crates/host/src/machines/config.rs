@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use riad_vmm::EngineKind;
+use riad_vmm::{CpuModel, EngineKind};
 use serde::{Deserialize, Serialize};
 
+use super::GuestSetup;
 use super::files::Versioned;
 use crate::network::{Network, Publish};
 
@@ -28,6 +29,9 @@ pub struct MachineConfig {
     pub disk: u64,
     /// What runs it.
     pub engine: EngineKind,
+    /// Whose features its processors show.
+    #[serde(default)]
+    pub cpu: CpuModel,
     /// Bytes of translated code that a software engine keeps.
     pub code_cache: u64,
     /// What its process 1 is.
@@ -43,6 +47,9 @@ pub struct MachineConfig {
     /// Whether it may not be deleted.
     #[serde(default)]
     pub protected: bool,
+    /// What its guest is made to fit, at its next start.
+    #[serde(default)]
+    pub guest: GuestSetup,
 }
 
 /// The image that a machine stands on.

@@ -59,7 +59,7 @@ pub enum MachineError {
         state: State,
     },
     /// It may not be deleted.
-    #[error("machine '{0}' is protected: `riad set {0} --protect off` lets it be deleted")]
+    #[error("machine '{0}' is protected: `riad unprotect {0}` lets it be deleted")]
     Protected(Name),
     /// Something listens there already.
     #[error(
@@ -108,6 +108,14 @@ pub enum MachineError {
     /// The image that a machine stands on is gone.
     #[error("the image that the machine stands on cannot be used: {0}")]
     Base(riad_image::Error),
+    /// A provisioning script cannot be kept.
+    #[error("provisioning script '{name}' cannot be kept: {reason}")]
+    Script {
+        /// What it was called.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// The disk cannot be used.
     #[error(transparent)]
     Disk(#[from] riad_disk::Error),

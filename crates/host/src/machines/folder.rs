@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use riad_disk::{Layer, LayerInfo};
 use serde::Serialize;
 
+use crate::journal::{self, Entry, Event};
+
 use super::files::{read_json, write_json};
 use super::{How, MachineConfig, MachineError, Name, Phase, RunState};
 
@@ -168,7 +170,7 @@ impl Folder {
     pub fn state(&self) -> Result<State, MachineError> {
         // The lock first: a process that ends between the two has written its last word before.
         let alive = self.is_alive()?;
-        let run = self.run_state()?;
+        let run = if alive { self.told()? } else { self.run_state()? };
         Ok(match (alive, run) {
             (false, None) => State::Stopped,
             (false, Some(RunState { phase: Phase::Ended, ended, .. })) => match ended {
@@ -276,6 +278,20 @@ impl Folder {
 
     pub(crate) fn disk_path(&self) -> PathBuf {
         self.path.join(DISK)
+    }
+
+    /// Writes down what a command did to the machine. What was done is done: that it cannot be
+    /// written down is said in the log, and is no failure.
+    pub fn record(&self, event: &Event) {
+        let id = self.config().map(|config| config.id).unwrap_or_default();
+        self.record_of(&id, event);
+    }
+
+    /// As [`record`](Self::record), of a machine whose id is known.
+    pub(super) fn record_of(&self, id: &str, event: &Event) {
+        let root = self.path.parent().unwrap_or(Path::new("/"));
+        let entry = Entry::new(self.name.as_str(), id, Some(journal::this_process()), event);
+        journal::append(root, &entry);
     }
 
     /// Where the console's output is; before it came what is in the second file, if there is one.

@@ -1,8 +1,9 @@
 use std::os::unix::fs::symlink;
 
-use riad_vmm::EngineKind;
+use riad_vmm::{CpuModel, EngineKind};
 
 use super::*;
+use crate::journal::{Reader, Wanted};
 use crate::machines::config::new_id;
 
 fn name(text: &str) -> Name {
@@ -28,11 +29,13 @@ fn make(machines: &Machines, text: &str) -> Folder {
         memory: 1 << 30,
         disk: 1 << 20,
         engine: EngineKind::Auto,
+        cpu: CpuModel::Riad,
         code_cache: 64 << 20,
         boot: Boot::Auto,
         network: Network::default(),
         publish: Vec::new(),
         protected: false,
+        guest: GuestSetup::default(),
     };
     files::write_json(&draft.path.join(CONFIG), &config).unwrap();
     machines.publish(draft, &name(text)).unwrap()
@@ -81,9 +84,15 @@ fn a_machine_is_made_renamed_cloned_and_deleted() {
     machines.delete(&name("old")).unwrap();
     machines.delete(&name("two")).unwrap();
     assert_eq!(names(&machines), [""; 0]);
-    let left: Vec<_> =
+    let mut left: Vec<_> =
         fs::read_dir(&machines.root).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, [".lock"]);
+    left.sort();
+    assert_eq!(left, [".events.jsonl", ".lock"]);
+    // What was done to them is known all the same.
+    let wanted = Wanted { machine: Some(name("old")), since: 0 };
+    let entries = Reader::new(machines, wanted).read().unwrap();
+    let events: Vec<_> = entries.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["renamed", "deleted"]);
 }
 
 #[test]
@@ -122,6 +131,8 @@ fn a_killed_process_is_known_by_its_lock() {
         stages: Vec::new(),
         system: None,
         confined: Vec::new(),
+        warnings: Vec::new(),
+        waits: None,
         ended: None,
     };
     dev.write_run_state(&run).unwrap();
@@ -150,7 +161,7 @@ fn protection_holds() {
     let config = dev.config().unwrap();
     dev.write_config(&MachineConfig { protected: true, ..config.clone() }).unwrap();
     let error = machines.delete(&name("dev")).unwrap_err();
-    assert!(error.to_string().contains("--protect off"), "{error}");
+    assert!(error.to_string().contains("riad unprotect dev"), "{error}");
     dev.write_config(&config).unwrap();
     machines.delete(&name("dev")).unwrap();
 }

@@ -4,13 +4,17 @@
 //! NAME/machine.json     what the machine is: config.rs
 //! NAME/disk.layer       what it wrote over its image: riad_disk::Layer
 //! NAME/run.json         its last start, and how it goes or went: run_state.rs
+//! NAME/setup.json       what its guest has been made to fit: setup.rs
+//! NAME/provision*       scripts that are run in it, and how they went: provision.rs
 //! NAME/console.log      what it said on its console, and the file before that: console.log.1
 //! NAME/process.log      what its process said
+//! NAME/events.jsonl     what its process did: crate::journal
 //! NAME/control.sock     where its process listens
 //! NAME/lock             held by whoever changes the folder
 //! NAME/alive            held by the machine's process
 //! .images/ID/           the images that machines stand on: bases.rs
 //! .new-*, .gone-*       machines that are being made or deleted
+//! .events.jsonl         what commands did to machines: crate::journal
 //! .lock                 held for the moments in which a folder gets a name or loses it
 //! ```
 //!
@@ -27,7 +31,9 @@ mod error;
 mod files;
 mod folder;
 mod name;
+mod provision;
 mod run_state;
+mod setup;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -38,17 +44,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use riad_disk::Layer;
 use riad_image::Image;
 
+use crate::journal::Event;
 use crate::network::{Network, Publish};
 
 pub use config::{Boot, MachineConfig, MachineImage};
 pub use error::MachineError;
 pub use folder::{Folder, FolderLock, State};
 pub use name::Name;
+pub use provision::{NewScript, Provisioning, Script, ScriptState};
 pub use run_state::{Ended, How, Phase, RunState, StageMark};
+pub use setup::{GuestSetup, MachineUser};
 
 pub(crate) use config::new_id;
 pub(crate) use folder::SOCKET;
 use folder::{CONFIG, DISK, LOCK};
+pub(crate) use provision::{interrupted, is_script_name};
+pub(crate) use setup::SetupDone;
 
 /// A folder that is not a machine yet.
 const NEW: &str = ".new-";
@@ -72,12 +83,18 @@ pub struct NewMachine {
     pub disk: Option<u64>,
     /// The engine, and the bytes of translated code it keeps.
     pub engine: (riad_vmm::EngineKind, u64),
+    /// Whose features its processors show.
+    pub cpu: riad_vmm::CpuModel,
     /// What its process 1 is.
     pub boot: Boot,
     /// What its network card is plugged into.
     pub network: Network,
     /// What of it can be reached from here.
     pub publish: Vec<Publish>,
+    /// What its guest is made to fit.
+    pub guest: GuestSetup,
+    /// What runs in it at its first start, in this order.
+    pub scripts: Vec<NewScript>,
 }
 
 impl Machines {
@@ -112,6 +129,11 @@ impl Machines {
         Self { root }
     }
 
+    /// The directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The names of all machines, in order.
     ///
     /// # Errors
@@ -133,6 +155,20 @@ impl Machines {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// All machines, in the order of their names, each looked for when it is asked for: one that is
+    /// deleted or renamed meanwhile is passed over.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or a machine's folder.
+    pub fn all(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Folder, MachineError>> + use<'_>, MachineError> {
+        Ok(self.names()?.into_iter().filter_map(|name| match self.get(&name) {
+            Err(MachineError::NoSuchMachine(_)) => None,
+            folder => Some(folder),
+        }))
     }
 
     /// A machine by its name.
@@ -188,14 +224,19 @@ impl Machines {
             memory: new.memory,
             disk,
             engine: new.engine.0,
+            cpu: new.cpu,
             code_cache: new.engine.1,
             boot: new.boot,
             network: new.network.clone(),
             publish: new.publish.clone(),
             protected: false,
+            guest: new.guest.clone(),
         };
+        provision::begin(&draft.path, &new.scripts)?;
         files::write_json(&draft.path.join(CONFIG), &config)?;
-        self.publish(draft, name)
+        let folder = self.publish(draft, name)?;
+        folder.record_of(&config.id, &Event::Created { image: config.image.name });
+        Ok(folder)
     }
 
     /// Copies a stopped machine under another name. The copy is a machine of its own.
@@ -211,11 +252,14 @@ impl Machines {
         let draft = self.draft()?;
         let (from, copy) = (folder.path().join(DISK), draft.path.join(DISK));
         riad_disk::copy_sparse(&from, &copy).map_err(MachineError::io("copy", &from))?;
+        provision::copy(folder.path(), &draft.path)?;
         let config =
             MachineConfig { id: config::new_id(), created: now(), protected: false, ..config };
         files::write_json(&draft.path.join(CONFIG), &config)?;
         drop(lock);
-        self.publish(draft, to)
+        let folder = self.publish(draft, to)?;
+        folder.record_of(&config.id, &Event::Cloned { from: name.to_string() });
+        Ok(folder)
     }
 
     /// Gives a stopped machine another name.
@@ -231,7 +275,9 @@ impl Machines {
         let path = self.root.join(to.as_str());
         fs::rename(folder.path(), &path).map_err(MachineError::io("rename", folder.path()))?;
         files::sync_directory(&self.root)?;
-        Ok(Folder::new(to.clone(), path))
+        let folder = Folder::new(to.clone(), path);
+        folder.record(&Event::Renamed { from: name.to_string() });
+        Ok(folder)
     }
 
     /// Deletes a stopped machine, and the image it stood on if no other machine does.
@@ -243,13 +289,15 @@ impl Machines {
         let folder = self.get(name)?;
         let lock = folder.lock()?;
         folder.must_be_stopped("deleted")?;
-        if folder.config().is_ok_and(|config| config.protected) {
+        let config = folder.config();
+        if config.as_ref().is_ok_and(|config| config.protected) {
             return Err(MachineError::Protected(name.clone()));
         }
         let guard = self.guard()?;
         let grave = self.root.join(format!("{GONE}{}", config::new_id()));
         fs::rename(folder.path(), &grave).map_err(MachineError::io("delete", folder.path()))?;
         files::sync_directory(&self.root)?;
+        folder.record_of(&config.map(|config| config.id).unwrap_or_default(), &Event::Deleted {});
         drop((guard, lock));
         self.sweep()
     }

@@ -32,9 +32,15 @@ pub struct RunState {
     /// agent is all the init that there is.
     #[serde(default)]
     pub system: Option<String>,
-    /// What the host's kernel confines the process by: see `process/confine`.
+    /// What the host's kernel confines the process by: see `riad_confine`.
     #[serde(default)]
     pub confined: Vec<String>,
+    /// What did not go as it should, and is no reason to be off.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// What the guest waits for, and what to do, in a sentence; as when its disk's file system is full.
+    #[serde(default)]
+    pub waits: Option<String>,
     /// How it ended, when it has.
     #[serde(default)]
     pub ended: Option<Ended>,

@@ -5,17 +5,47 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use riad_agent::client::{ClientError, ControlReceiver, ExitStatus, SessionIo, run_session};
+use riad_agent::client::{
+    ClientError, ControlReceiver, ExitStatus, SessionIo, measure, run_session,
+};
+use riad_agent::protocol::Measures;
 use rustix::fs::{Mode, OFlags};
 
 use super::control::{Order, Reply};
-use super::fds;
+use super::{Vitals, fds};
+use crate::journal::this_process;
 use crate::machines::{Folder, MachineError, Phase, RunState, SOCKET, State};
 use crate::network::{ForwardStatus, NetworkStatus, Publish};
-use crate::{Command, Error};
+use crate::{Command, Error, printable};
 
 /// How long a process that is about to be gone is given.
 const GOING: Duration = Duration::from_secs(5);
+
+/// How long a process that is well takes to say what is true, at most.
+const WELL: Duration = Duration::from_secs(1);
+
+impl Folder {
+    /// The machine's last start, as its process says it if there is one, and as it is written down
+    /// otherwise: a process whose disk is full cannot write down anything.
+    ///
+    /// # Errors
+    /// As for [`run_state`](Self::run_state).
+    pub fn told(&self) -> Result<Option<RunState>, MachineError> {
+        match connect(self).ok().and_then(|stream| said(stream, self)) {
+            Some(state) => Ok(Some(state)),
+            None => self.run_state(),
+        }
+    }
+}
+
+/// What a process says is true, if it is well.
+fn said(stream: UnixStream, folder: &Folder) -> Option<RunState> {
+    stream.set_read_timeout(Some(WELL)).ok()?;
+    let mut connection = Connection { reader: BufReader::new(stream), folder: folder.clone() };
+    connection.send(&Order::Status).ok()?;
+    let line = connection.line().ok()??;
+    serde_json::from_value(connection.reply(&line).ok()?).ok()
+}
 
 /// A connection to a machine's process.
 #[derive(Debug)]
@@ -108,6 +138,34 @@ impl Connection {
         serde_json::from_value(value).map_err(|error| self.failed(error))
     }
 
+    /// What the machine uses.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn vitals(mut self) -> Result<Vitals, MachineError> {
+        let value = self.ask(&Order::Stats)?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
+    }
+
+    /// Has provisioning scripts of the machine's run. How they go is in its folder:
+    /// [`Folder::provisioning`].
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn provision(mut self, scripts: Vec<String>) -> Result<(), MachineError> {
+        self.ask(&Order::Provision { scripts }).map(drop)
+    }
+
+    /// Makes the machine's root disk larger while it runs, and the file system on it. Gives what is to
+    /// be said about that besides, if anything.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn grow(mut self, size: u64) -> Result<Option<String>, MachineError> {
+        let note = self.ask(&Order::Grow { size })?;
+        Ok(note.as_str().filter(|note| !note.is_empty()).map(printable))
+    }
+
     /// What is true of the machine, now and whenever it changes.
     ///
     /// # Errors
@@ -117,13 +175,15 @@ impl Connection {
         Ok(News(self))
     }
 
-    /// Has the machine stopped, and waits until it is, for `limit` at most.
+    /// Has the machine stopped, and waits until it is, for `limit` at most. `by` is what wants it,
+    /// for the record: `riad stop`.
     ///
     /// # Errors
     /// [`MachineError::NotStoppedInTime`], [`MachineError::Process`].
-    pub fn stop(mut self, force: bool, limit: Duration) -> Result<(), MachineError> {
+    pub fn stop(mut self, force: bool, limit: Duration, by: &str) -> Result<(), MachineError> {
         let deadline = Instant::now().checked_add(limit);
-        match self.ask(&Order::Stop { force }) {
+        let by = Some(format!("{by}, {}", this_process()));
+        match self.ask(&Order::Stop { force, by }) {
             // It went by itself.
             Ok(_) | Err(MachineError::NotRunning { .. }) => {}
             Err(error) => return Err(error),
@@ -250,6 +310,19 @@ impl Folder {
                 Err(MachineError::NotRunning { name: self.name().clone(), state: self.state()? })
             }
         }
+    }
+
+    /// How much of the machine is in use, as its guest sees it. `None` when it is not there, or does
+    /// not answer within about `limit`: a guest that is busy with itself is no failure.
+    #[must_use]
+    pub fn measures(&self, limit: Duration) -> Option<Measures> {
+        let mut connection = Connection::open(self).ok()?;
+        // The process waits longer for a guest.
+        connection.reader.get_ref().set_read_timeout(Some(limit)).ok()?;
+        connection.send(&Order::Session).ok()?;
+        let (line, fd) = fds::receive(connection.reader.get_ref()).ok()?;
+        connection.reply(&line).ok()?;
+        measure(fd?, limit).inspect_err(|error| tracing::debug!(%error, "no measures")).ok()
     }
 
     /// Runs a command in the machine, which must run.

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Publish;
 
-/// The version of the protocol.
-pub const VERSION: u32 = 1;
+/// The version of the protocol that this build speaks. A request says the version that brought it
+/// ([`Order::since`]), so that a process of an older Riad obeys what it knows.
+pub const VERSION: u32 = 3;
 
 /// The longest request, in bytes, with the newline.
 pub const MOST_REQUEST: usize = 4096;
@@ -25,26 +26,43 @@ pub enum Order {
         /// Pulls the plug, instead of having the guest shut down.
         #[serde(default)]
         force: bool,
+        /// Who wants it, for the record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The console: after the reply, what the guest writes comes out of the connection, and what is
     /// sent is typed.
     Console,
-    /// What is true of the network: a [`NetworkStatus`](crate::NetworkStatus) comes back.
+    /// What is true of the network: a [`NetworkStatus`](crate::NetworkStatus) comes back. Since
+    /// version 3.
     Network,
     /// Forwards to the guest. The first reply asks for the socket that listens: it is sent with a line
     /// of its own, whatever that says, and the second reply is a
-    /// [`ForwardStatus`](crate::network::ForwardStatus).
+    /// [`ForwardStatus`](crate::network::ForwardStatus). Since version 3.
     Forward {
         /// What the socket does, as `riad forward add` takes it, with no port 0.
         forward: Publish,
     },
-    /// Ends a forward: a [`ForwardStatus`](crate::network::ForwardStatus) tells which it was.
+    /// Ends a forward: a [`ForwardStatus`](crate::network::ForwardStatus) tells which it was. Since
+    /// version 3.
     Unforward {
         /// Its number.
         id: u32,
     },
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
+    /// Says what the machine uses: [`Vitals`](super::Vitals) come back. Since version 2.
+    Stats,
+    /// Runs provisioning scripts, which are in the folder already. Since version 2.
+    Provision {
+        /// Their names there.
+        scripts: Vec<String>,
+    },
+    /// Makes the root disk larger, and the file system on it. Since version 2.
+    Grow {
+        /// Its new size in bytes.
+        size: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,10 +78,20 @@ struct VersionOnly {
 }
 
 impl Order {
+    /// The version of the protocol that brought the order.
+    #[must_use]
+    pub const fn since(&self) -> u32 {
+        match self {
+            Self::Status | Self::Session | Self::Stop { .. } | Self::Console | Self::Events => 1,
+            Self::Stats | Self::Provision { .. } | Self::Grow { .. } => 2,
+            Self::Network | Self::Forward { .. } | Self::Unforward { .. } => 3,
+        }
+    }
+
     /// The order as a line.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let request = Request { riad: VERSION, order: self.clone() };
+        let request = Request { riad: self.since(), order: self.clone() };
         // Nothing in it can fail to be written.
         serde_json::to_string(&request).unwrap_or_default() + "\n"
     }

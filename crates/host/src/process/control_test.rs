@@ -5,19 +5,29 @@ fn orders_are_what_they_were() {
     for order in [
         Order::Status,
         Order::Session,
-        Order::Stop { force: true },
-        Order::Stop { force: false },
+        Order::Stop { force: true, by: None },
+        Order::Stop { force: false, by: None },
         Order::Console,
         Order::Events,
+        Order::Stats,
+        Order::Grow { size: u64::MAX },
+        Order::Provision { scripts: vec!["a.sh".to_owned()] },
     ] {
         assert_eq!(Order::parse(order.to_line().as_bytes()), Ok(order));
     }
     assert_eq!(
-        Order::Stop { force: true }.to_line(),
+        Order::Stop { force: true, by: None }.to_line(),
         "{\"riad\":1,\"do\":\"stop\",\"force\":true}\n"
     );
+    let by = Order::Stop { force: false, by: Some("riad stop".to_owned()) };
+    assert_eq!(Order::parse(by.to_line().as_bytes()), Ok(by));
+    // What came later says so; a process that is older says that it is.
+    assert_eq!(Order::Stats.to_line(), "{\"riad\":2,\"do\":\"stats\"}\n");
     // What a later version may leave out or add.
-    assert_eq!(Order::parse(b"{\"riad\":1,\"do\":\"stop\"}"), Ok(Order::Stop { force: false }));
+    assert_eq!(
+        Order::parse(b"{\"riad\":1,\"do\":\"stop\"}"),
+        Ok(Order::Stop { force: false, by: None })
+    );
     assert_eq!(Order::parse(b"{\"riad\":1,\"do\":\"status\",\"more\":[1]}"), Ok(Order::Status));
 }
 
@@ -29,7 +39,7 @@ fn what_is_none_is_refused_in_a_sentence() {
         (b"{\"do\":\"status\"}", "riad"),
         (b"{\"riad\":1}", "do"),
         (b"{\"riad\":1,\"do\":\"dance\"}", "dance"),
-        (b"{\"riad\":2,\"do\":\"dance\"}", "older Riad's"),
+        (b"{\"riad\":3,\"do\":\"dance\"}", "older Riad's"),
         (b"{\"riad\":1,\"do\":\"stop\",\"force\":\"yes\"}", "yes"),
     ] {
         let error = Order::parse(line).unwrap_err();

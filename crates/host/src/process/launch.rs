@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use crate::machines::{Folder, MachineError, Phase, RunState};
+use crate::journal::Event;
+use crate::machines::{Folder, MachineError, Phase, RunState, State};
 use crate::{ConsoleTail, printable};
 
 /// What of the environment a machine's process keeps: how it logs, and how patient it is.
@@ -48,6 +49,11 @@ pub fn start(
     let log = process_log(folder)?;
     let log_began = log.metadata().map_or(0, |metadata| metadata.len());
     let error_log = log.try_clone().map_err(MachineError::io("write", &folder.process_log()))?;
+    if folder.state()? == State::Killed
+        && let Some(run) = folder.run_state()?
+    {
+        folder.record(&Event::Killed { stage: run.stage });
+    }
     folder.forget_run_state()?;
     super::sys::inherit_nothing();
     program.env_clear().current_dir("/");

@@ -10,37 +10,48 @@
 //! process, on the same disk.
 
 mod client;
-mod confine;
 pub mod control;
 mod fds;
+mod grow;
 mod launch;
+mod provision;
 mod server;
 mod settle;
+mod setup;
 mod shared;
 mod sys;
 mod tap;
+mod vitals;
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
 use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
 
 pub use client::{Connection, News};
 pub use launch::{Started, start};
+pub use vitals::{DiskVitals, Vitals};
 
 use crate::boot::{Booting, Over};
+use crate::journal::Own;
 use crate::kernel::read;
 use crate::limits::Limits;
-use crate::machines::{Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState};
-use crate::network::{Network, Plug};
-use crate::timings::Stopwatch;
+use crate::machines::{
+    Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState, SetupDone,
+};
+use crate::network::Plug;
+use crate::room::{self, Room};
+use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, images};
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
+use vitals::Gauges;
 
 /// Is a machine's process, from its beginning to its end. News of the start go to `birth`.
 ///
@@ -56,19 +67,21 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     Box::leak(Box::new(folder.live()?));
     let config = folder.config()?;
     let [console_log, _] = folder.console_logs();
-    let tap = Tap::new(console_log.clone()).map_err(MachineError::io("write", &console_log))?;
+    let tap = Tap::new(&console_log).map_err(MachineError::io("write", &console_log))?;
+    let gauges = Gauges::open(began);
+    let journal = Own::open(folder.path(), folder.name().as_str(), &config.id);
     let prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
-        Ok(prepared) => {
-            let reach = match prepared.plug.network {
-                Network::User(_) => confine::Reach::Network,
-                _ => confine::Reach::Nobody,
-            };
-            confine::confine(folder.path(), prepared.image.directory(), reach)
-        }
+        Ok(prepared) => Process::new(Kind::Control)
+            .kvm(prepared.engine == EngineKind::Kvm)
+            .network(prepared.plug.control.is_some())
+            .reads(prepared.image.directory())
+            .writes(folder.path())
+            .confine(),
         Err(_) => Vec::new(),
     };
+    tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
     let state = RunState {
         schema: RunState::SCHEMA,
@@ -83,16 +96,18 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
         stages: Vec::new(),
         system: None,
         confined,
+        warnings: Vec::new(),
+        waits: None,
         ended: None,
     };
-    let shared = Shared::new(folder, tap, state);
+    let shared = Shared::new(folder, tap, gauges, journal, state);
     let told = {
         let shared = shared.clone();
         let is_born = |state: &RunState| state.phase != Phase::Starting;
-        std::thread::Builder::new()
-            .name("birth".into())
-            .spawn(move || server::follow(&shared, &birth, is_born))
-            .map_err(|source| Error::Host { what: "a thread", source })?
+        riad_confine::spawn(Kind::Control, "birth", move || {
+            server::follow(&shared, &birth, is_born)
+        })
+        .map_err(|source| Error::Host { what: "a thread", source })?
     };
     let ended = prepared.and_then(|prepared| run(&shared, &config, prepared, began));
     match ended {
@@ -156,6 +171,7 @@ fn run(
     let mut watch = Stopwatch::new(began);
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
+        .and_then(|()| provision::serve(shared))
         .map_err(|source| Error::Host { what: "a thread", source })?;
     let limits = Limits::new(engine);
     watch.ended(Stage::Start);
@@ -163,19 +179,27 @@ fn run(
     let rootfs = image.rootfs();
     let base_size = std::fs::metadata(&rootfs).map_err(MachineError::io("read", &rootfs))?.len();
     // The file system is as large as the image made it, until it is told of more.
-    let after = After { grown: config.disk > base_size, boot: config.boot };
+    let grown = config.disk > base_size;
     let base = Arc::new(RawDisk::open(&rootfs, true)?);
     let path = shared.folder().disk_path();
     if Layer::info(&path)?.size < config.disk {
         Layer::grow(&path, config.disk)?;
     }
-    let disk = Arc::new(Layer::open(&path, base)?);
+    let layer = Arc::new(Layer::open(&path, base)?);
+    shared.set_disk(&layer);
+    let disk = roomy(layer, shared)?;
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
         let words = cmdline::named_machine(shared.folder().name(), config, &plug.words());
         let guest = guest(&words, &image.kernel(), &initrd, limits)?;
         let hardware = vm_config(config, engine, &disk, &plug);
+        let after = After {
+            grown,
+            boot: config.boot,
+            setup: setup::wanted(shared.folder(), config),
+            limits,
+        };
         let result = one(shared, &hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
         disk.flush()?;
@@ -190,25 +214,58 @@ fn run(
 }
 
 /// What there is to do once the agent answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct After {
     /// The disk is larger than the file system that the image has on it.
     grown: bool,
     boot: Boot,
+    /// What the guest is to be made to fit, if it has not been.
+    setup: Option<SetupDone>,
+    limits: Limits,
+}
+
+/// A disk whose want of room is written down, by a thread that may.
+fn roomy(disk: Arc<dyn Disk>, shared: &Shared) -> Result<Arc<dyn Disk>, Error> {
+    let (sender, changed) = sync_channel(1);
+    let waits = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&waits);
+    let disk = Room::new(
+        disk,
+        Box::new(move |why| {
+            *lock(&told) = why.map(|why| room::sentence(Some(why)));
+            // If it is full, the thread is about to look.
+            let _ = sender.try_send(());
+        }),
+    );
+    let shared = shared.clone();
+    let body = move || {
+        while changed.recv().is_ok() {
+            let waits = lock(&waits).clone();
+            shared.waits(waits);
+        }
+    };
+    let thread = riad_confine::spawn(Kind::Control, "room", body);
+    thread.map_err(|source| Error::Host { what: "a thread", source })?;
+    Ok(Arc::new(disk))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn vm_config(
     config: &MachineConfig,
     engine: EngineKind,
-    disk: &Arc<Layer>,
+    disk: &Arc<dyn Disk>,
     plug: &Plug,
 ) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
+        cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: vec![Arc::clone(disk) as Arc<dyn Disk>],
+        disks: vec![Arc::clone(disk)],
         cable: plug.cable.clone(),
         ..VmConfig::default()
     }
@@ -232,6 +289,8 @@ fn one(
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),
+        meter: booting.meter(),
+        root_disk: booting.root_disk(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {
@@ -240,8 +299,7 @@ fn one(
         Err(error) => return Err(error),
     };
     booted.account(&mut watch);
-    shared.running(&watch.finish(None).stages);
-    settle::begin(shared, after.grown, after.boot)?;
+    settle::begin(shared, watch.finish(Counts::default()).stages, after)?;
     booted.serve(&mut || shared.stopping())
 }
 

@@ -10,10 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use riad_agent::protocol::PORT;
+use riad_confine::Kind;
 use rustix::fs::{Mode, OFlags};
 
 use super::control::{MOST_REQUEST, Order, Reply};
 use super::fds;
+use super::grow;
+use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
 use crate::network::{ForwardStatus, NetworkStatus, Plug, Publish};
@@ -36,7 +39,7 @@ const SEEN_BEFORE: usize = 24;
 pub(super) fn serve_all(listener: UnixListener, shared: &Shared) -> io::Result<()> {
     let shared = shared.clone();
     let count = Arc::new(AtomicUsize::new(0));
-    thread::Builder::new().name("control".into()).spawn(move || {
+    riad_confine::spawn(Kind::Control, "control", move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
                 // Out of descriptors: they come back.
@@ -55,7 +58,7 @@ pub(super) fn serve_all(listener: UnixListener, shared: &Shared) -> io::Result<(
                 }
                 finished.fetch_sub(1, Ordering::Relaxed);
             };
-            if thread::Builder::new().name("client".into()).spawn(body).is_err() {
+            if riad_confine::spawn(Kind::Control, "client", body).is_err() {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -94,8 +97,8 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
     match order {
         Order::Status => say(stream, &ok(&shared.state())),
         Order::Session => session(shared, stream),
-        Order::Stop { force } => {
-            shared.stop(force);
+        Order::Stop { force, by } => {
+            shared.stop(force, by);
             say(stream, &ok(&shared.state()))?;
             // Until the process ends, and the connection with it; or whoever waits is gone.
             let _ = reader.read(&mut [0]);
@@ -111,6 +114,14 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
+        }
+        Order::Provision { scripts } => provision(shared, stream, &scripts),
+        Order::Grow { size } => match grow::grow(shared, size) {
+            Ok(note) => say(stream, &Reply::Ok(serde_json::Value::String(note))),
+            Err(error) => say(stream, &Reply::Error(error.to_string())),
+        },
+        Order::Stats => {
+            say(stream, &Reply::Ok(serde_json::to_value(shared.vitals()).unwrap_or_default()))
         }
     }
 }
@@ -181,6 +192,19 @@ pub(super) fn follow(
     }
 }
 
+/// Has provisioning scripts run; whoever asked reads in the folder how they go.
+fn provision(shared: &Shared, stream: &UnixStream, scripts: &[String]) -> io::Result<()> {
+    let state = shared.state();
+    let begun = match state.phase {
+        Phase::Running => provision::again(shared, scripts),
+        _ => Err(format!("the machine is not ready: stage '{}'", state.stage)),
+    };
+    match begun {
+        Ok(()) => say(stream, &ok(&state)),
+        Err(sentence) => say(stream, &Reply::Error(sentence)),
+    }
+}
+
 /// Hands a connection to the agent over.
 fn session(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
     let refused = |sentence: String| say(stream, &Reply::Error(sentence));
@@ -209,7 +233,7 @@ fn console(shared: &Shared, mut stream: &UnixStream, mut typed: impl Read) -> io
         stream.write_all(b"\r\n")?;
     }
     let writer = stream.try_clone()?;
-    let showing = thread::Builder::new().name("viewer".into()).spawn(move || {
+    let showing = riad_confine::spawn(Kind::Control, "viewer", move || {
         let mut writer = &writer;
         for bytes in shown {
             if writer.write_all(&bytes).is_err() {

@@ -1,20 +1,21 @@
-//! What is left to do once a machine's agent answers: the file system gets the room that the disk
-//! has, and the init system is asked for its word. Nobody has to wait for it.
+//! What is left to do once a machine's agent answers: its guest is made to fit its user, which whoever
+//! starts it waits for; then the file system gets the room that the disk has, the init system is asked
+//! for its word, and scripts are run that have not been.
 
 use std::io::{Read, pipe};
 use std::os::fd::AsFd;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use riad_agent::client::{ExitStatus, SessionIo, run_session};
+use riad_agent::client::{ControlEvent, ExitStatus, SessionIo, control, run_session};
 use riad_agent::protocol::{ExecRequest, PORT};
+use riad_confine::Kind;
 
 use super::shared::{Shared, Ways};
+use super::{After, grow, setup};
 use crate::machines::{Boot, Phase};
-use crate::{Error, printable};
-
-/// Grows the root file system to the size of its disk, where the image has the tool for it.
-const GROW: &str = "command -v resize2fs >/dev/null && exec resize2fs /dev/vda";
+use crate::{Error, Stage, StageTime, printable};
 
 /// The init system's word, once it has brought everything up (systemctl(1)). `--wait` would need
 /// D-Bus in the guest.
@@ -32,50 +33,86 @@ esac";
 /// Bytes of an answer that are read.
 const ANSWER: u64 = 4096;
 
-/// Begins, in a thread that ends with the machine at the latest.
-pub(super) fn begin(shared: &Shared, grown: bool, boot: Boot) -> Result<(), Error> {
+/// Begins, in a thread that ends with the machine at the latest. `stages` are those of the start so
+/// far.
+pub(super) fn begin(
+    shared: &Shared,
+    mut stages: Vec<StageTime>,
+    after: After,
+) -> Result<(), Error> {
     let shared = shared.clone();
     let Some(ways) = shared.get_ways() else { return Ok(()) };
+    // A guest that restarts has a thread of its own for its next start.
+    let start = shared.state().reboots;
     let body = move || {
+        let After { grown, boot, setup, limits } = after;
+        if let Some(wanted) = setup {
+            let began = Instant::now();
+            shared.stage(Stage::Setup);
+            setup::run(&shared, &ways, &wanted, limits);
+            stages.push(StageTime { stage: Stage::Setup, time: began.elapsed() });
+        }
+        if !shared.running(start, &stages) {
+            return;
+        }
         if grown {
-            match ask(&ways, GROW) {
-                Ok((ExitStatus::Exited(0), _)) => {}
-                Ok((_, answer)) => {
-                    tracing::warn!(answer, "the file system was not grown to its disk's size");
-                }
+            match grow::file_system(&ways, 0) {
+                Ok(note) if note.is_empty() => {}
+                Ok(note) => shared.warn(note),
                 Err(error) => tracing::debug!(%error, "nobody answers"),
             }
         }
         let began = Instant::now();
         let word = match boot {
-            Boot::Auto => ask(&ways, SYSTEM),
+            Boot::Auto => ask(&ways, &script(SYSTEM), None),
             Boot::Agent => Ok((ExitStatus::Exited(0), "none".to_owned())),
         };
         match word {
             Ok((_, word)) if !word.is_empty() && shared.state().phase == Phase::Running => {
                 shared.system(&word, began.elapsed());
+                shared.provision();
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "nobody answers"),
         }
     };
-    let thread = thread::Builder::new().name("settle".into()).spawn(body);
+    let thread = riad_confine::spawn(Kind::Control, "settle", body);
     thread.map(drop).map_err(|source| Error::Host { what: "a thread", source })
 }
 
-/// Runs a script in the guest. Gives the last line that it wrote, safe to show.
-fn ask(ways: &Ways, script: &str) -> Result<(ExitStatus, String), Box<dyn std::error::Error>> {
+fn script(text: &str) -> ExecRequest {
+    ExecRequest::new(["/bin/sh", "-c", text])
+}
+
+/// Runs a command in the guest, for `limit` at most. Gives the last line that it wrote, safe to show.
+pub(super) fn ask(
+    ways: &Ways,
+    request: &ExecRequest,
+    limit: Option<Duration>,
+) -> Result<(ExitStatus, String), Box<dyn std::error::Error>> {
     let stream = ways.vsock.connect(PORT, ways.patience)?;
     let (answer, writer) = pipe()?;
-    let request = ExecRequest::new(["/bin/sh", "-c", script]);
-    let reader = thread::spawn(move || {
+    let reader = riad_confine::spawn(Kind::Control, "answer", move || {
         let mut text = Vec::new();
         // What is more than that is left in the pipe, and the guest finds nobody who reads it.
         let _ = answer.take(ANSWER).read_to_end(&mut text);
         text
-    });
+    })?;
     let io = SessionIo { stdin: None, stdout: writer.as_fd(), stderr: writer.as_fd() };
-    let end = run_session(stream, &request, io, None);
+    let (sender, receiver) = control()?;
+    let (over, is_over) = channel::<()>();
+    let end = thread::scope(|scope| {
+        if let Some(limit) = limit {
+            scope.spawn(move || {
+                if is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    let _ = sender.send(ControlEvent::Abort);
+                }
+            });
+        }
+        let end = run_session(stream, request, io, Some(&receiver));
+        drop(over);
+        end
+    });
     drop(writer);
     let text = reader.join().unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

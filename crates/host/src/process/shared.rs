@@ -4,10 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use riad_vmm::{Console, Keyboard, NetHandle, VsockHandle};
+use riad_disk::Layer;
+use riad_vmm::{BlkHandle, Console, Keyboard, Meter, NetHandle, VsockHandle};
 
+use super::provision::Provisioner;
 use super::tap::Tap;
-use crate::machines::{Ended, Folder, How, Phase, RunState, StageMark};
+use super::vitals::{Gauges, Vitals};
+use crate::journal::{Event, Own};
+use crate::machines::{Ended, Folder, How, MachineError, Phase, Provisioning, RunState, StageMark};
 use crate::network::Plug;
 use crate::watch::{News, Teller};
 use crate::{Stage, StageTime};
@@ -20,11 +24,17 @@ pub(super) struct Shared(Arc<Inner>);
 struct Inner {
     folder: Folder,
     tap: Tap,
+    gauges: Gauges,
+    journal: Own,
     run: Mutex<Run>,
     changed: Condvar,
     ways: Mutex<Option<Ways>>,
     /// What the machine's network card is plugged into, as soon as it is.
     plug: OnceLock<Arc<Plug>>,
+    /// Held while the file that says how scripts went is read and written again.
+    provisioning: Mutex<()>,
+    provisioner: OnceLock<Provisioner>,
+    disk: OnceLock<Arc<Layer>>,
     /// Each is told once.
     stop_told: AtomicBool,
     unplug_told: AtomicBool,
@@ -45,19 +55,34 @@ pub(super) struct Ways {
     pub(super) keyboard: Keyboard,
     pub(super) console: Console,
     pub(super) teller: Teller,
+    pub(super) meter: Meter,
+    pub(super) root_disk: Option<BlkHandle>,
     /// How long a connection to the agent may take.
     pub(super) patience: Duration,
 }
 
 impl Shared {
-    pub(super) fn new(folder: Folder, tap: Tap, state: RunState) -> Self {
+    pub(super) fn new(
+        folder: Folder,
+        tap: Tap,
+        gauges: Gauges,
+        journal: Own,
+        state: RunState,
+    ) -> Self {
+        let (pid, engine) = (state.pid, state.engine.clone());
+        journal.say(None, &Event::Starting { pid, engine });
         let shared = Self(Arc::new(Inner {
             folder,
             tap,
+            gauges,
+            journal,
             run: Mutex::new(Run { state, version: 0 }),
             changed: Condvar::new(),
             ways: Mutex::new(None),
             plug: OnceLock::new(),
+            provisioning: Mutex::new(()),
+            provisioner: OnceLock::new(),
+            disk: OnceLock::new(),
             stop_told: AtomicBool::new(false),
             unplug_told: AtomicBool::new(false),
         }));
@@ -97,16 +122,30 @@ impl Shared {
 
     /// A stage begins.
     pub(super) fn stage(&self, stage: Stage) {
+        self.say(&Event::Stage { stage: stage.name().to_owned() });
         self.change(|state| state.stage = stage.name().to_owned());
     }
 
-    /// The machine runs: its stages took this long.
-    pub(super) fn running(&self, stages: &[StageTime]) {
+    /// Something did not go as it should; the machine runs all the same.
+    pub(super) fn warn(&self, warning: String) {
+        self.change(|state| state.warnings.push(warning));
+    }
+
+    /// The machine runs: its stages took this long. Returns whether it still is the start that it was,
+    /// by how many times the guest had restarted itself.
+    pub(super) fn running(&self, start: u32, stages: &[StageTime]) -> bool {
+        let is_it = |state: &RunState| state.phase != Phase::Ended && state.reboots == start;
+        if !is_it(&self.state()) {
+            return false;
+        }
         let mark = |time: &StageTime| StageMark {
             stage: time.stage.name().to_owned(),
             ms: (time.time.as_secs_f64() * 1e6).round() / 1e3,
         };
         self.change(|state| {
+            if !is_it(state) {
+                return;
+            }
             // One that was told to stop early is stopping already.
             if state.phase == Phase::Starting {
                 state.phase = Phase::Running;
@@ -114,6 +153,9 @@ impl Shared {
             state.stage = Stage::Running.name().to_owned();
             state.stages = stages.iter().map(mark).collect();
         });
+        let ms = stages.iter().map(|stage| stage.time.as_millis()).sum::<u128>();
+        self.say(&Event::AgentReady { ms: u64::try_from(ms).unwrap_or(u64::MAX) });
+        true
     }
 
     pub(super) fn stopping(&self) {
@@ -127,8 +169,10 @@ impl Shared {
             state.phase = Phase::Starting;
             state.reboots += 1;
             state.stages.clear();
+            state.warnings.clear();
             state.system = None;
         });
+        self.say(&Event::Restarted { reboots: self.state().reboots });
     }
 
     /// The init system has said its word, after this long.
@@ -138,12 +182,27 @@ impl Shared {
             let ms = (time.as_secs_f64() * 1e6).round() / 1e3;
             state.stages.push(StageMark { stage: "system".to_owned(), ms });
         });
+        self.say(&Event::SystemReady { word: word.to_owned() });
+    }
+
+    /// What the guest waits for, if it does.
+    pub(super) fn waits(&self, waits: Option<String>) {
+        self.change(|state| state.waits = waits);
     }
 
     pub(super) fn ended(&self, how: How, message: String, console: Vec<String>) {
         *self.ways() = None;
+        let event = match how {
+            How::PoweredOff => Event::Stopped { how: "powered-off".to_owned() },
+            How::Forced => Event::Stopped { how: "forced".to_owned() },
+            How::Failed => Event::Failed { stage: self.state().stage, reason: message.clone() },
+        };
+        // A guest that nobody told to stop did so by itself.
+        let is_guests = how == How::PoweredOff && !self.0.stop_told.load(Ordering::Relaxed);
+        self.0.journal.say(is_guests.then(|| "the guest".to_owned()), &event);
         self.change(|state| {
             state.phase = Phase::Ended;
+            state.waits = None;
             state.ended = Some(Ended { at: unix_ms(), how, message, console });
         });
     }
@@ -177,18 +236,70 @@ impl Shared {
         *self.ways() = Some(ways);
     }
 
-    /// Has the machine stopped.
-    pub(super) fn stop(&self, force: bool) {
+    /// What the machine uses.
+    pub(super) fn vitals(&self) -> Vitals {
+        let meter = self.get_ways().map(|ways| ways.meter);
+        self.0.gauges.read(meter.as_ref())
+    }
+
+    /// Changes what is known of scripts, in the folder.
+    pub(super) fn change_provisioning<T>(
+        &self,
+        change: impl FnOnce(&mut Provisioning) -> T,
+    ) -> Result<T, MachineError> {
+        let _one = self.0.provisioning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.folder().recorded_provisioning()?;
+        let before = state.clone();
+        let result = change(&mut state);
+        if state != before {
+            self.folder().write_provisioning(&state)?;
+        }
+        Ok(result)
+    }
+
+    /// Who runs scripts. There is one.
+    pub(super) fn set_provisioner(&self, provisioner: Provisioner) {
+        let _ = self.0.provisioner.set(provisioner);
+    }
+
+    /// The machine's disk. There is one.
+    pub(super) fn set_disk(&self, disk: &Arc<Layer>) {
+        let _ = self.0.disk.set(Arc::clone(disk));
+    }
+
+    /// The machine's disk, once it has been opened.
+    pub(super) fn disk(&self) -> Option<&Arc<Layer>> {
+        self.0.disk.get()
+    }
+
+    /// Has scripts run that are to be.
+    pub(super) fn provision(&self) {
+        if let Some(provisioner) = self.0.provisioner.get() {
+            // Full: it is told already.
+            let _ = provisioner.try_send(());
+        }
+    }
+
+    /// Writes down what happened.
+    pub(super) fn say(&self, event: &Event) {
+        self.0.journal.say(None, event);
+    }
+
+    /// Has the machine stopped, because somebody wants it.
+    pub(super) fn stop(&self, force: bool, by: Option<String>) {
         let (told, news) = match force {
             false => (&self.0.stop_told, News::Stop),
             true => (&self.0.unplug_told, News::Unplug),
         };
         let ways = self.ways();
-        if !told.swap(true, Ordering::Relaxed)
-            && let Some(ways) = &*ways
-        {
+        if told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(ways) = &*ways {
             ways.teller.tell(news);
         }
+        drop(ways);
+        self.0.journal.say(by, &Event::Stopping { force });
     }
 
     /// Whether the plug is to be pulled, at a time when there is no machine to be told.

@@ -17,7 +17,16 @@ pub fn parse_date(text: &str) -> Option<u64> {
     if !matches!(words.next(), Some("UTC" | "GMT" | "+0000" | "Z")) {
         return None;
     }
+    unix_seconds([year, month, day], [hour, minute, second])
+}
+
+/// Seconds since the Unix epoch at a date (year, month and day, from 1) and time (hours, minutes and
+/// seconds) in UTC; `None` before 1970, from the year 10 000 on, and for what no clock shows.
+#[must_use]
+pub fn unix_seconds([year, month, day]: [u64; 3], time: [u64; 3]) -> Option<u64> {
+    let [hour, minute, second] = time;
     let in_range = (1970..10_000).contains(&year)
+        && (1..=12).contains(&month)
         && (1..=31).contains(&day)
         && hour < 24
         && minute < 60

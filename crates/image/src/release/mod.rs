@@ -9,7 +9,7 @@ mod openpgp;
 
 use std::path::PathBuf;
 
-pub use date::parse_date;
+pub use date::{parse_date, unix_seconds};
 pub use openpgp::{Keyring, clear_text, verify_clear_signed};
 
 use crate::deb822::Paragraphs;

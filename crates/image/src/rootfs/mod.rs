@@ -13,7 +13,7 @@ pub use dpkg::DpkgDatabase;
 pub use second_stage::{PROGRESS_PREFIX, SECOND_STAGE, SECOND_STAGE_PATH, parse_progress_line};
 pub use spool::Spool;
 pub use tree::{Attributes, Content, Kind, Node, ROOT, Tree, components};
-pub use unpack::{is_excluded, unpack_kernel, unpack_package};
+pub use unpack::{is_excluded, unpack_archive, unpack_kernel, unpack_package};
 
 /// A tree, and the content of its files.
 #[derive(Debug)]

@@ -113,6 +113,34 @@ pub fn unpack_kernel(
     Ok(images)
 }
 
+/// Unpacks an archive of a whole root file system, as it is. `each` is told how many entries there
+/// were so far.
+///
+/// # Errors
+///
+/// The archive is damaged, or contains what no file system can have.
+pub fn unpack_archive(
+    rootfs: &mut RootFs,
+    archive: impl Read,
+    each: &mut dyn FnMut(u64),
+) -> Result<(), DebError> {
+    let mut archive = tar::Archive::new(archive);
+    let mut count = 0;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry_path(&entry)?;
+        count_entry(&mut count)?;
+        // Extended headers speak of the archive, not of files in it.
+        if !entry.header().entry_type().is_pax_global_extensions() {
+            put(rootfs, &path, &mut entry, &mut |_| {})?;
+        }
+        if count.is_multiple_of(256) {
+            each(count as u64);
+        }
+    }
+    Ok(())
+}
+
 /// The version of the kernel whose image lies at a path: `boot/vmlinuz-VERSION`, or since Debian 14
 /// `usr/lib/modules/VERSION/vmlinuz`. Some architectures leave the image unpacked: `vmlinux`.
 fn kernel_version(path: &str) -> Option<&str> {

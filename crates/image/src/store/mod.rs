@@ -54,6 +54,17 @@ pub struct Listed {
     pub disk_bytes: u64,
 }
 
+/// What [`Store::prune`] removed, or would remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pruned {
+    /// An image's id; or `packages` and `lists`, which are downloads.
+    pub what: String,
+    /// The names that stood for the image.
+    pub names: Vec<String>,
+    /// The space that it took, in bytes.
+    pub bytes: u64,
+}
+
 impl Store {
     /// Where images are when nothing else is said: `RIAD_CACHE`, or `riad` in the user's cache
     /// directory (XDG Base Directory Specification).
@@ -188,6 +199,40 @@ impl Store {
             self.remove_image(id)?;
         }
         Ok(is_there)
+    }
+
+    /// Removes images that no name stands for, or all of them; and downloads, unless a build goes on,
+    /// which may be using them. With `dry_run`, only says what it would remove.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read or written.
+    pub fn prune(&self, all: bool, dry_run: bool) -> Result<Vec<Pruned>, Error> {
+        let mut pruned = Vec::new();
+        for Listed { id, names, image, disk_bytes: bytes } in self.list()? {
+            if all || names.is_empty() || image.is_err() {
+                if !dry_run {
+                    self.remove_id(&id)?;
+                }
+                pruned.push(Pruned { what: id, names, bytes });
+            }
+        }
+        let is_building = !entries(&self.directory("tmp"))?.is_empty();
+        for what in ["packages", "lists"] {
+            let directory = self.directory(what);
+            let bytes = disk_bytes(&directory);
+            if is_building || bytes == 0 {
+                continue;
+            }
+            for entry in fs::read_dir(&directory).map_err(Error::io("read", &directory))?.flatten()
+            {
+                if !dry_run && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                    remove_if_there(&entry.path())?;
+                }
+            }
+            pruned.push(Pruned { what: what.to_owned(), names: Vec::new(), bytes });
+        }
+        Ok(pruned)
     }
 
     /// Moves an image out of sight in one step, then deletes it.

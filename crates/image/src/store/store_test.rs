@@ -189,3 +189,23 @@ fn the_second_builder_waits_for_the_first() {
     thread.join().expect("ended");
     store.lock_name("other-amd64", &mut || panic!("another name")).expect("locked");
 }
+
+#[test]
+fn what_nobody_needs_is_pruned() {
+    let (_directory, store) = store();
+    build(&store, "aaaa", &["debian-amd64"]);
+    build(&store, "bbbb", &[]);
+    fs::write(store.directory("packages").join("p.deb"), [1; 10_000]).expect("written");
+    let whats = |pruned: &[Pruned]| pruned.iter().map(|p| p.what.clone()).collect::<Vec<_>>();
+    let told = store.prune(false, true).expect("looked");
+    assert_eq!(whats(&told), ["bbbb", "packages"]);
+    assert!(told.iter().all(|pruned| pruned.bytes > 0));
+    assert_eq!(store.list().expect("listed").len(), 2, "nothing is removed yet");
+    // A build that goes on may be using its downloads.
+    let work = store.begin_work().expect("begun");
+    assert_eq!(whats(&store.prune(false, false).expect("pruned")), ["bbbb"]);
+    drop(work);
+    assert_eq!(whats(&store.prune(true, false).expect("pruned")), ["aaaa", "packages"]);
+    assert!(store.list().expect("listed").is_empty());
+    assert_eq!(store.prune(true, false).expect("pruned"), []);
+}

@@ -1,12 +1,14 @@
 //! The arguments of the verbs for named machines.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand};
-use riad_host::machines::{Boot, Name};
-use riad_host::{ImageRef, Network, Publish, Size};
-use riad_vmm::EngineKind;
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use riad_host::machines::{Boot, MachineUser, Name};
+use riad_host::{ImageRef, Network, Publish, Size, invoker};
+use riad_vmm::{CpuModel, EngineKind};
 
 use super::{Conditions, Engines, Hardware, Networking, Sources, code_cache, cpus};
 
@@ -41,10 +43,50 @@ pub(crate) struct CreateArgs {
     pub(crate) boot: Boot,
 
     #[command(flatten)]
+    pub(crate) fit: Fit,
+
+    /// A script to run in it once, as root, when it has first started; may be given several times; `-`
+    /// is standard input
+    #[arg(long, value_name = "SCRIPT")]
+    pub(crate) provision: Vec<PathBuf>,
+
+    #[command(flatten)]
     pub(crate) sources: Sources,
 }
 
+/// Whom the guest is made to fit, at its first start.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Who uses it")]
+pub(crate) struct Fit {
+    /// A user to add, who may use sudo without a password [default: your name; none if you are root]
+    #[arg(long, value_name = "NAME", value_parser = MachineUser::from_str)]
+    pub(crate) user: Option<MachineUser>,
+
+    /// Add no user: commands are root's
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) no_user: bool,
+
+    /// A public key that may log in over ssh; may be given several times [default: ~/.ssh/*.pub]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_key: Vec<PathBuf>,
+
+    /// Let no key log in
+    #[arg(long, conflicts_with = "ssh_key")]
+    pub(crate) no_ssh_key: bool,
+
+    /// The language of its programs, such as C.UTF-8 [default: yours, if it has that]
+    #[arg(long, value_parser = invoker::parse_locale)]
+    pub(crate) locale: Option<String>,
+
+    /// Its time zone, such as Europe/Berlin [default: this computer's]
+    #[arg(long, value_name = "ZONE", value_parser = invoker::parse_time_zone)]
+    pub(crate) time_zone: Option<String>,
+}
+
 /// Start machines, and wait until commands can be run in them
+///
+/// At the first start the scripts of `riad create --provision` run, and what they say is shown. If
+/// one fails, the machine goes on running, and the exit status is 125.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
     /// Their names
@@ -107,6 +149,14 @@ pub(crate) struct OneArgs {
     pub(crate) name: Name,
 }
 
+/// For verbs that take some machines: their names.
+#[derive(Debug, Args)]
+pub(crate) struct SomeArgs {
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<Name>,
+}
+
 /// For verbs that make one machine of another.
 #[derive(Debug, Args)]
 pub(crate) struct TwoArgs {
@@ -117,6 +167,89 @@ pub(crate) struct TwoArgs {
     pub(crate) new: Name,
 }
 
+/// Show what running machines use: processor time, memory, disks, file systems
+///
+/// Processor time and rates are those of one interval; counts begin with the guest's last start, and
+/// those of the process (memory, its processor time) are of this computer's. What a guest says of
+/// itself is left out when it does not answer.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  riad stats\n  riad stats dev --format json\n  riad stats --watch --interval 5"
+)]
+pub(crate) struct StatsArgs {
+    /// Their names [default: all that run]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<Name>,
+
+    /// Go on showing them, until interrupted: as JSON, a line each time
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+
+    /// Seconds from one look to the next, such as 0.5
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub(crate) interval: Duration,
+}
+
+/// Watch running machines, as top(1) does processes
+///
+/// Keys: c, m, d and n sort by processor time, memory, disk and name; q leaves. Where standard output
+/// is no terminal, or with --once, one table is written.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// What is first
+    #[arg(long, value_enum, default_value_t = SortBy::Cpu)]
+    pub(crate) sort: SortBy,
+
+    /// Write one table and leave
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Seconds from one look to the next, such as 0.5
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
+    pub(crate) interval: Duration,
+}
+
+/// What `top` sorts by; names go upwards, all else downwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SortBy {
+    /// Processor time
+    Cpu,
+    /// Memory of this computer's
+    Memory,
+    /// Bytes read and written a second
+    Disk,
+    /// Name
+    Name,
+}
+
+/// Seconds, with a fraction.
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write a number of seconds, 0.1 to 3600".to_owned()),
+    }
+}
+
+/// Show what happened to machines: what was made, started, changed, stopped, and by whom
+///
+/// The record is bounded: what is oldest goes first. As JSON (--format json), an entry is a line.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  riad events\n  riad events dev --since 1h\n  riad events --follow --format json"
+)]
+pub(crate) struct EventsArgs {
+    /// The machine's name, also of one that is deleted [default: all machines]
+    pub(crate) name: Option<Name>,
+
+    /// Go on showing what happens, until interrupted; what happened before is shown with --since
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only what happened since: 90s, 10m, 2h or 3d ago, or a time in UTC (2026-11-28T18:24:12Z)
+    #[arg(long, value_name = "TIME", value_parser = riad_host::journal::since)]
+    pub(crate) since: Option<u64>,
+}
+
 /// Run a command in a running machine
 ///
 /// If standard input and standard output are both terminals, CMD gets a terminal too; otherwise its
@@ -124,7 +257,7 @@ pub(crate) struct TwoArgs {
 /// no such command, 126 if it cannot be executed, and 125 if riad itself failed.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  riad exec dev -- make -C /root/project\n  tar c . | riad exec dev -- tar x -C /srv"
+    after_help = "Examples:\n  riad exec dev -- make -C project\n  riad exec -u root dev -- apt-get update\n  tar c . | riad exec -u root dev -- tar x -C /srv"
 )]
 pub(crate) struct ExecArgs {
     /// The machine's name
@@ -160,17 +293,36 @@ pub(crate) struct ShellArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Run provisioning scripts in a running machine, as root
+///
+/// Without a SCRIPT, all of the machine's run again, in their order; otherwise these are added to the
+/// machine's, in place of those of the same names, and run. What they say is shown, and kept: `riad logs --provision`. If one fails, those
+/// behind it do not run, and the exit status is 125. A script goes on when riad is interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct ProvisionArgs {
+    /// The machine's name
+    pub(crate) name: Name,
+
+    /// Files with scripts; `-` is standard input
+    #[arg(value_name = "SCRIPT")]
+    pub(crate) scripts: Vec<PathBuf>,
+}
+
 /// Copy files and directories into a running machine, or out of it
 ///
-/// One side is NAME:PATH, in a machine; a relative PATH begins in root's home. `-` is standard input
-/// or output. Directories are copied with what is in them; permissions and times are kept, and who
-/// the files belong to is not: they are root's in the machine, and yours here. As with cp(1), what is
-/// copied to a directory that is there goes into it.
+/// One side is NAME:PATH, in a machine; a relative PATH begins in the user's home. `-` is standard
+/// input or output. Directories are copied with what is in them; permissions and times are kept, and
+/// who the files belong to is not: they are the user's in the machine, and yours here. As with cp(1),
+/// what is copied to a directory that is there goes into it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  riad cp project dev:/root\n  riad cp dev:/var/log/dpkg.log .\n  riad cp - dev:/etc/motd <motd"
+    after_help = "Examples:\n  riad cp project dev:\n  riad cp dev:/var/log/dpkg.log .\n  riad cp -u root - dev:/etc/motd <motd"
 )]
 pub(crate) struct CpArgs {
+    /// Whose files they are in the machine: a user [default: the machine's user, or root]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+
     /// What to copy, and where to: all but the last are copied to the last
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
@@ -189,6 +341,10 @@ pub(crate) struct LogsArgs {
     /// Show what the machine's process on this computer said instead
     #[arg(long, conflicts_with = "follow")]
     pub(crate) process: bool,
+
+    /// Show what its provisioning scripts said instead
+    #[arg(long, conflicts_with_all = ["follow", "process"])]
+    pub(crate) provision: bool,
 }
 
 /// Wait until something is true of a machine
@@ -235,6 +391,10 @@ pub(crate) struct SetArgs {
     /// What runs it
     #[arg(long, value_name = "ENGINE", value_parser = Engines)]
     pub(crate) engine: Option<EngineKind>,
+
+    /// Whose features its processors show: riad-v1 or host
+    #[arg(long, value_name = "MODEL", value_parser = CpuModel::from_str)]
+    pub(crate) cpu: Option<CpuModel>,
 
     /// Memory for translated code, 1M to 1G
     #[arg(long, value_name = "SIZE", value_parser = code_cache)]

@@ -1,23 +1,38 @@
 //! A directory of machines for one test, whose machines are off and gone when it is over.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{IMAGE, cache, riad, text};
 
 /// A directory of machines.
-pub(crate) struct Home(tempfile::TempDir);
+pub(crate) struct Home {
+    machines: PathBuf,
+    _dir: Option<tempfile::TempDir>,
+}
 
 impl Home {
     pub(crate) fn new() -> Self {
         // Beside the images, so that machines share their blocks.
-        Self(tempfile::tempdir_in(cache()).unwrap())
+        let dir = tempfile::tempdir_in(cache()).unwrap();
+        Self { machines: dir.path().join("machines"), _dir: Some(dir) }
+    }
+
+    /// One in a directory that somebody else removes.
+    pub(crate) fn within(directory: &Path) -> Self {
+        Self { machines: directory.join("machines"), _dir: None }
+    }
+
+    /// A machine's folder.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.machines.join(name)
     }
 
     /// A riad that has these machines.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = riad();
-        command.env("RIAD_MACHINES", self.0.path().join("machines")).args(arguments);
+        command.env("RIAD_MACHINES", &self.machines).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -52,9 +52,9 @@ fn the_whole_life_of_a_machine() {
     assert_eq!(home.shell("two", "cat /root/note; hostname"), "kept\ntwo\n");
     assert_eq!(home.ok(&["ls", "-q", "--filter", "state=running"]), "two\n");
 
-    assert!(home.fails(&["delete", "one", "--yes"]).contains("--protect off"));
+    assert!(home.fails(&["delete", "one", "--yes"]).contains("riad unprotect one"));
     assert!(home.fails(&["delete", "one"]).contains("--yes"));
-    home.ok(&["set", "one", "--protect", "off"]);
+    home.ok(&["unprotect", "one"]);
     home.ok(&["delete", "one", "--yes"]);
     home.ok(&["delete", "two", "--yes", "--force"]);
     assert!(home.ok(&["ls"]).contains("riad shell"));

@@ -5,10 +5,14 @@
 //! `RIAD_E2E_CACHE` names or in cargo's target directory.
 
 mod commands;
+mod confined;
 mod faults;
+mod first_start;
+mod full;
 mod harness;
 mod home;
 mod images;
+mod kvm;
 mod lifetime;
 mod machines;
 mod network;

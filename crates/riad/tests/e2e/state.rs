@@ -20,7 +20,7 @@ const CMDLINE: &str = "console=ttyS0 quiet printk.time=0 panic=-1 mitigations=of
     riad.timescale=10 riad.init=/usr/bin/uname";
 
 #[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -34,17 +34,17 @@ impl std::io::Write for Output {
 }
 
 impl Output {
-    fn console(&self) -> Console {
+    pub(crate) fn console(&self) -> Console {
         Console::new(Some(Box::new(self.clone())), None)
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
 
 /// The image's directory: kernel, initramfs, root file system.
-fn files() -> PathBuf {
+pub(crate) fn files() -> PathBuf {
     harness::run(&[], &["true"]);
     let images = std::fs::read_dir(harness::cache().join("images")).unwrap();
     let mut found: Vec<_> = images.map(|entry| entry.unwrap().path()).collect();
@@ -58,7 +58,7 @@ fn config(files: &Path) -> VmConfig {
     VmConfig { memory: 256 << 20, vsock: true, disks: vec![Arc::new(disk)], ..VmConfig::default() }
 }
 
-fn guest(files: &Path) -> Guest {
+pub(crate) fn guest(files: &Path) -> Guest {
     let entries = std::fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path());
     let is_initramfs =
         |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("initramfs"));

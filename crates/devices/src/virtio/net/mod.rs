@@ -17,6 +17,7 @@ mod handle;
 
 use std::sync::Arc;
 
+use riad_confine::Kind;
 use riad_network::{Accepts, Cable, Mac};
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +216,7 @@ impl VirtioDevice for Net {
         let paused = activation.paused;
         let interrupt = Arc::clone(&activation.interrupt);
         let card = Card::new(&self.cable, &self.shared, &activation, announce);
-        let worker = Worker::spawn("virtio-net", card, paused)?;
+        let worker = Worker::spawn(Kind::Network, "virtio-net", card, paused)?;
         self.shared.driver_runs(Arc::clone(worker.control()), interrupt);
         self.worker = Some(worker);
         Ok(())
@@ -229,9 +230,8 @@ impl VirtioDevice for Net {
 
     fn reset(&mut self) {
         self.shared.driver_gone();
-        if self.worker.take().is_some() {
-            self.cable.link().accepts(Accepts::default());
-        }
+        // The link is told what the next driver accepts by the next worker, whose thread may.
+        self.worker = None;
         *self.shared.driven() = Driven::new(self.mac);
         self.restored = false;
     }

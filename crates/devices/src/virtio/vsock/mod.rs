@@ -16,6 +16,7 @@ pub mod packet;
 
 use std::sync::Arc;
 
+use riad_confine::Kind;
 use serde::{Deserialize, Serialize};
 
 pub use handle::VsockHandle;
@@ -119,7 +120,7 @@ impl VirtioDevice for Vsock {
         let shared = Arc::clone(&self.shared);
         let limit = self.max_connections;
         let mux = Mux::new(self.guest_cid, &activation, shared, transport_reset, limit)?;
-        let worker = Worker::spawn("virtio-vsock", mux, activation.paused)?;
+        let worker = Worker::spawn(Kind::Device, "virtio-vsock", mux, activation.paused)?;
         self.shared.set_control(Some(Arc::clone(worker.control())));
         self.worker = Some(worker);
         Ok(())

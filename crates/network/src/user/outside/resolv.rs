@@ -27,9 +27,17 @@ impl Resolv {
     pub(super) fn resolvers(&mut self) -> Vec<SocketAddr> {
         let now = std::fs::metadata(&self.path).ok().map(|file| stamp(&file));
         if now != self.seen || now.is_none() {
-            let text = std::fs::read(&self.path).unwrap_or_default();
-            let text = &text[..text.len().min(MOST_BYTES)];
-            self.resolvers = parse(&String::from_utf8_lossy(text));
+            match std::fs::read(&self.path) {
+                Ok(text) => {
+                    let text = text.get(..MOST_BYTES).unwrap_or(&text);
+                    self.resolvers = parse(&String::from_utf8_lossy(text));
+                }
+                // A confined process may not read a file that has taken the first one's place.
+                Err(error) if !self.resolvers.is_empty() => {
+                    tracing::debug!(%error, "the host's name servers are taken to be the old ones");
+                }
+                Err(_) => self.resolvers = parse(""),
+            }
             self.seen = now;
         }
         self.resolvers.clone()

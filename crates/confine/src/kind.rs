@@ -1,0 +1,132 @@
+//! The table: which kinds of threads there are, and what each may ask of the kernel.
+
+use crate::calls::{
+    Call, DISK, EVENTS, FILES, INTERNET, KVM, LIFE, MEMORY, NEW_CODE, NEW_MACHINE, NEW_THREADS,
+    OPEN_KVM, READ, RESOLVERS, SERVE, SIGNAL_OWN, STREAMS, TAP, TERMINAL, WRITE,
+};
+
+/// What some processes have for their machines, and others have not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Means {
+    /// Its guest runs on KVM.
+    pub(crate) kvm: bool,
+    /// Its guest is on a network that is in the process.
+    pub(crate) network: bool,
+}
+
+/// What a thread is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs a processor: the thread that a mistake in the translator would give away. Devices answer
+    /// to registers here, so consoles are written and other threads woken.
+    Vcpu,
+    /// Wakes others in time.
+    Timer,
+    /// Gathers memory into huge pages.
+    Gatherer,
+    /// Serves a block device from files that are open.
+    Disk,
+    /// Serves another device: entropy, console, vsock. Knows only streams that are open, or that it
+    /// makes itself between two ends of this process.
+    Device,
+    /// Serves a network card, and is the network behind it: a tap device that is open, or where the
+    /// process has a network of its own, the sockets of its guest.
+    Network,
+    /// Hears of the guest: its agent's first word, its end.
+    Listener,
+    /// Serves a machine from beside it in a process of its own: hears of its agent, answers on its
+    /// control socket, writes its state down, builds it anew when it restarts.
+    Control,
+    /// Does so in the process of the command that was typed: carries streams, knows a terminal, and
+    /// has no files at all.
+    Command,
+}
+
+impl Kind {
+    /// All kinds. A new one is added here, and gets its line in [`groups`](Self::groups).
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Vcpu,
+        Self::Timer,
+        Self::Gatherer,
+        Self::Disk,
+        Self::Device,
+        Self::Network,
+        Self::Listener,
+        Self::Control,
+        Self::Command,
+    ];
+
+    /// Those that every machine has.
+    pub(crate) const MACHINE: [Self; 7] = [
+        Self::Vcpu,
+        Self::Timer,
+        Self::Gatherer,
+        Self::Disk,
+        Self::Device,
+        Self::Network,
+        Self::Listener,
+    ];
+
+    /// What threads of this kind may ask.
+    fn groups(self) -> &'static [&'static [Call]] {
+        match self {
+            Self::Vcpu => &[LIFE, MEMORY, WRITE, EVENTS, SIGNAL_OWN],
+            Self::Gatherer => &[LIFE, MEMORY, WRITE],
+            Self::Timer => &[LIFE, MEMORY, WRITE, SIGNAL_OWN],
+            Self::Disk => &[LIFE, MEMORY, WRITE, READ, DISK],
+            Self::Device => &[LIFE, MEMORY, WRITE, READ, EVENTS, STREAMS],
+            Self::Network => &[LIFE, MEMORY, WRITE, READ, EVENTS, STREAMS, TAP],
+            Self::Listener => &[LIFE, MEMORY, WRITE, READ, STREAMS],
+            Self::Control => &[
+                LIFE,
+                MEMORY,
+                WRITE,
+                READ,
+                EVENTS,
+                STREAMS,
+                SERVE,
+                FILES,
+                DISK,
+                SIGNAL_OWN,
+                NEW_MACHINE,
+                NEW_CODE,
+                NEW_THREADS,
+            ],
+            Self::Command => &[
+                LIFE,
+                MEMORY,
+                WRITE,
+                READ,
+                EVENTS,
+                STREAMS,
+                DISK,
+                SIGNAL_OWN,
+                TERMINAL,
+                NEW_MACHINE,
+                NEW_CODE,
+                NEW_THREADS,
+            ],
+        }
+    }
+
+    /// As [`groups`](Self::groups), in a process that has such means.
+    pub(crate) fn calls(self, means: Means) -> impl Iterator<Item = &'static Call> {
+        let Means { kvm, network } = means;
+        let builds = matches!(self, Self::Control | Self::Command);
+        let on_kvm: &[&[Call]] = match (kvm, builds) {
+            (false, _) => &[],
+            (true, false) => &[KVM],
+            (true, true) => &[KVM, OPEN_KVM],
+        };
+        let on_network: &[&[Call]] = match (network, self) {
+            (true, Self::Network) => &[INTERNET, RESOLVERS],
+            _ => &[],
+        };
+        self.groups().iter().chain(on_kvm).chain(on_network).flat_map(|group| group.iter())
+    }
+
+    /// Its place in tables.
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}

@@ -1,0 +1,248 @@
+//! One entry of the record.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::time::{now, text};
+use crate::printable;
+
+/// One entry: something that happened to a machine. Fields are only ever added, and what an older
+/// Riad does not know it shows by its `message`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Version of the format: [`SCHEMA`](Self::SCHEMA).
+    pub schema: u32,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The same, as people read it (RFC 3339, UTC).
+    pub time: String,
+    /// The machine's name at the time.
+    pub machine: String,
+    /// The machine's id, which stays when it is renamed.
+    pub id: String,
+    /// What kind of thing happened: see [`Event`].
+    pub event: String,
+    /// One sentence.
+    pub message: String,
+    /// Who did it, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What the event has besides.
+    #[serde(flatten)]
+    pub details: Map<String, Value>,
+}
+
+/// What can happen to a machine. The names are those in the record, and never change.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// It was made from an image.
+    Created {
+        /// Its name, for people.
+        image: String,
+    },
+    /// It was made as a copy of another.
+    Cloned {
+        /// The other's name.
+        from: String,
+    },
+    /// It has another name.
+    Renamed {
+        /// The name it had.
+        from: String,
+    },
+    /// It is no more.
+    Deleted {},
+    /// Something of it was changed.
+    Set {
+        /// What, as in `riad set`.
+        what: String,
+        /// What it was.
+        from: String,
+        /// What it is.
+        to: String,
+        /// `now`, or `next start`.
+        when: String,
+    },
+    /// Its process has begun.
+    Starting {
+        /// The process's number.
+        pid: u32,
+        /// What runs it.
+        engine: String,
+    },
+    /// A stage of its start began.
+    Stage {
+        /// Which.
+        stage: String,
+    },
+    /// Its agent answers: commands can be run in it.
+    AgentReady {
+        /// Milliseconds since the start began.
+        ms: u64,
+    },
+    /// Its init system has brought everything up, or said that it could not.
+    SystemReady {
+        /// The init system's own word.
+        word: String,
+    },
+    /// Its guest restarted itself.
+    Restarted {
+        /// How often since its process began.
+        reboots: u32,
+    },
+    /// It was told to stop.
+    Stopping {
+        /// Whether its plug is pulled.
+        force: bool,
+    },
+    /// It is off.
+    Stopped {
+        /// How: `powered-off` or `forced`.
+        how: String,
+    },
+    /// It is off because something went wrong.
+    Failed {
+        /// In which stage.
+        stage: String,
+        /// What.
+        reason: String,
+    },
+    /// Its process went without a word, which was noticed only now.
+    Killed {
+        /// In which stage.
+        stage: String,
+    },
+    /// Its guest was made to fit its user: account, keys, locale, time zone, name.
+    SetUp {},
+    /// That did not work.
+    SetUpFailed {
+        /// What went wrong.
+        reason: String,
+    },
+    /// A provisioning script began to run.
+    ProvisionStarted {
+        /// Its name.
+        script: String,
+    },
+    /// A provisioning script ended well.
+    ProvisionDone {
+        /// Its name.
+        script: String,
+    },
+    /// A provisioning script did not.
+    ProvisionFailed {
+        /// Its name.
+        script: String,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// So many entries were left out: a guest caused more than are written down.
+    LeftOut {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Event {
+    /// One sentence.
+    fn message(&self) -> String {
+        match self {
+            Self::Created { image } => format!("made from image {image}"),
+            Self::Cloned { from } => format!("made as a copy of {from}"),
+            Self::Renamed { from } => format!("renamed; it was {from}"),
+            Self::Deleted {} => "deleted".to_owned(),
+            Self::Set { what, from, to, when } => match when.as_str() {
+                "now" => format!("{what} set from {from} to {to}"),
+                when => format!("{what} set from {from} to {to}, from the {when} on"),
+            },
+            Self::Starting { pid, engine } => format!("starting: process {pid}, engine {engine}"),
+            Self::Stage { stage } => format!("stage {stage}"),
+            Self::AgentReady { ms } => {
+                format!("commands can be run, after {:.1} s", *ms as f64 / 1e3)
+            }
+            Self::SystemReady { word } => match word.as_str() {
+                "none" => "ready: the agent is all the init that it has".to_owned(),
+                word => format!("its init system says: {word}"),
+            },
+            Self::Restarted { reboots } => format!("its guest restarts itself ({reboots})"),
+            Self::Stopping { force: false } => "stopping in an orderly way".to_owned(),
+            Self::Stopping { force: true } => "its plug is pulled".to_owned(),
+            Self::Stopped { how } => match how.as_str() {
+                "forced" => "off: it was stopped by force".to_owned(),
+                _ => "off: its guest powered off".to_owned(),
+            },
+            Self::Failed { stage, reason } => format!("failed in stage {stage}: {reason}"),
+            Self::Killed { stage } => format!(
+                "its process had been killed in stage {stage}, or the computer lost power; that is \
+                 noticed now"
+            ),
+            Self::SetUp {} => "user, keys, locale, time zone and name are set up".to_owned(),
+            Self::SetUpFailed { reason } => format!("it could not be set up: {reason}"),
+            Self::ProvisionStarted { script } => format!("provisioning with {script}"),
+            Self::ProvisionDone { script } => format!("provisioned with {script}"),
+            Self::ProvisionFailed { script: _, reason } => reason.clone(),
+            Self::LeftOut { count } => {
+                format!("{count} entries were left out: there were too many in a short time")
+            }
+        }
+    }
+
+    /// Whether the entry has to be on the disk before anything goes on: what a machine is, and how
+    /// it ended. Stages would slow every start down.
+    pub(super) fn lasts(&self) -> bool {
+        !matches!(
+            self,
+            Self::Starting { .. }
+                | Self::Stage { .. }
+                | Self::AgentReady { .. }
+                | Self::SystemReady { .. }
+                | Self::Restarted { .. }
+                | Self::LeftOut { .. }
+        )
+    }
+
+    /// Whether a guest can cause as many as it likes.
+    pub(super) fn is_guests(&self) -> bool {
+        matches!(
+            self,
+            Self::Stage { .. }
+                | Self::AgentReady { .. }
+                | Self::SystemReady { .. }
+                | Self::Restarted { .. }
+        )
+    }
+}
+
+impl Entry {
+    /// The schema that is written.
+    pub const SCHEMA: u32 = 1;
+
+    /// An entry for now. What a guest may have had a part in is made safe to show.
+    pub(crate) fn new(machine: &str, id: &str, by: Option<String>, event: &Event) -> Self {
+        let at = now();
+        let (event_name, details) = match serde_json::to_value(event) {
+            Ok(Value::Object(one)) => one.into_iter().next().unwrap_or_default(),
+            _ => Default::default(),
+        };
+        let safe = |value: Value| match value {
+            Value::String(text) => Value::String(printable(&text)),
+            other => other,
+        };
+        let details = match details {
+            Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, safe(v))).collect(),
+            _ => Map::new(),
+        };
+        Self {
+            schema: Self::SCHEMA,
+            at,
+            time: text(at),
+            machine: machine.to_owned(),
+            id: id.to_owned(),
+            event: event_name,
+            message: printable(&event.message()),
+            by: by.map(|by| printable(&by)),
+            details,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use clap::CommandFactory;
+
+use super::{Names, candidates, words};
+use crate::args::Cli;
+
+fn after(line: &str) -> Vec<String> {
+    let mut cli = Cli::command();
+    cli.build();
+    candidates(&cli, &words(line), &mut |names| match names {
+        Names::Machines => ["dev", "db", "web"].map(str::to_owned).to_vec(),
+        Names::Images => ["debian", "mine"].map(str::to_owned).to_vec(),
+    })
+}
+
+#[test]
+fn words_are_those_of_a_shell() {
+    for (line, expected) in [
+        ("riad ", &["riad", ""][..]),
+        ("riad sta", &["riad", "sta"]),
+        ("riad  exec 'a b' \"c\"d \\ e", &["riad", "exec", "a b", "cd", " e"]),
+        ("riad \"\" x", &["riad", "", "x"]),
+    ] {
+        assert_eq!(words(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn verbs_names_and_values_are_completed() {
+    for (line, expected) in [
+        ("riad sto", &["stop"][..]),
+        ("riad start ", &["db", "dev", "web"]),
+        ("riad start d", &["db", "dev"]),
+        ("riad start dev w", &["web"]),
+        ("riad --verbose stop --timeout 5 w", &["web"]),
+        ("riad cp d", &["db:", "dev:"]),
+        ("riad create --image m", &["mine"]),
+        ("riad create --image=m", &["--image=mine"]),
+        ("riad create ", &[]),
+        ("riad rename dev ", &[]),
+        ("riad run d", &["debian"]),
+        ("riad image rm m", &["mine"]),
+        ("riad --format y", &["yaml"]),
+        ("riad run --engine soft:", &["soft:interp"]),
+        ("riad stop --fo", &["--force", "--format"]),
+        ("riad exec dev -- st", &[]),
+        ("riad exec dev --wor", &["--workdir"]),
+        ("riad completion f", &["fish"]),
+        ("riad v", &[]),
+        ("riad nosuch --x ", &[]),
+    ] {
+        assert_eq!(after(line), expected, "{line}");
+    }
+    let verbs = after("riad ");
+    assert!(verbs.iter().any(|verb| verb == "create") && !verbs.iter().any(|verb| verb == "vm"));
+}
