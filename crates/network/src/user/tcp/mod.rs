@@ -95,7 +95,7 @@ impl<S: Send + std::fmt::Debug> Tcp<S> {
             by_ends: HashMap::new(),
             ready: VecDeque::new(),
             interface,
-            budget: Budget::new(limits.tcp_bytes),
+            budget: Budget::new(limits.tcp_bytes, limits.tcp_flows),
             connecting: 0,
             most_connecting: limits.tcp_connecting,
             next_port: FIRST_PORT,
