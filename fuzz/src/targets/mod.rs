@@ -8,6 +8,7 @@ mod deb;
 mod disk;
 mod index;
 mod kernel;
+mod network;
 mod qcow2;
 mod translate;
 mod virtio;
@@ -54,6 +55,7 @@ pub static TARGETS: &[Target] = &[
     virtio::CONSOLE,
     virtio::NET,
     virtio::VSOCK,
+    network::NETWORK,
     board::BOARD,
     board::PCI,
     board::LAPIC,

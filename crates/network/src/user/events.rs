@@ -193,3 +193,7 @@ impl Teller {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "events_test.rs"]
+mod tests;

@@ -146,3 +146,7 @@ pub(super) fn split<O: Outside>(cx: &mut Context<O>, frame: &[u8]) {
         cx.reply(Offload::default(), fragment);
     }
 }
+
+#[cfg(test)]
+#[path = "fragments_test.rs"]
+mod tests;

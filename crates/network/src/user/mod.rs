@@ -419,3 +419,7 @@ impl<O: Outside> Link for UserNetwork<O> {
         self.plugged
     }
 }
+
+#[cfg(test)]
+#[path = "user_test/mod.rs"]
+mod tests;

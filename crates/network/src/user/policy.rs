@@ -316,3 +316,7 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "policy_test.rs"]
+mod tests;

@@ -122,3 +122,7 @@ impl<T> Table<T> {
         (self.token(index, slot.generation) == token).then_some(index as usize)
     }
 }
+
+#[cfg(test)]
+#[path = "table_test.rs"]
+mod tests;

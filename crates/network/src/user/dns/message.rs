@@ -201,3 +201,7 @@ pub(in super::super) fn encode_name(name: &str) -> Option<Vec<u8>> {
     encoded.push(0);
     (encoded.len() <= 255).then_some(encoded)
 }
+
+#[cfg(test)]
+#[path = "message_test.rs"]
+mod tests;

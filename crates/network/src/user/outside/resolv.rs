@@ -1,6 +1,7 @@
 //! Where the host asks for names: `/etc/resolv.conf` (resolv.conf(5)).
 
 use std::fs::Metadata;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -33,7 +34,9 @@ impl Resolv {
                     self.resolvers = parse(&String::from_utf8_lossy(text));
                 }
                 // A confined process may not read a file that has taken the first one's place.
-                Err(error) if !self.resolvers.is_empty() => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied && self.seen.is_some() =>
+                {
                     tracing::debug!(%error, "the host's name servers are taken to be the old ones");
                 }
                 Err(_) => self.resolvers = parse(""),
@@ -63,3 +66,7 @@ fn parse(text: &str) -> Vec<SocketAddr> {
     }
     resolvers
 }
+
+#[cfg(test)]
+#[path = "resolv_test.rs"]
+mod tests;

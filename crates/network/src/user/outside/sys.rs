@@ -1,5 +1,6 @@
 //! The host's own sockets.
 
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use super::{Errno, Outside, Ready, Token};
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// Events that are taken at a time. More wait for the next look.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 
 /// After how long without a word a peer is asked whether it is still there. The guest's own
 /// keep-alives end at the network and reach nobody.
@@ -192,14 +193,13 @@ impl Outside for System {
     }
 
     fn ready(&mut self, events: &mut Vec<(Token, Ready)>) {
-        let mut ready = Vec::<epoll::Event>::with_capacity(EVENTS);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let buffer = rustix::buffer::spare_capacity(&mut ready);
-        if epoll::wait(&self.epoll, buffer, Some(&now)).is_err() {
+        let mut buffer = [const { MaybeUninit::uninit() }; EVENTS];
+        let Ok((found, _)) = epoll::wait(&self.epoll, &mut buffer[..], Some(&now)) else {
             // Interrupted: the descriptor is still readable.
             return;
-        }
-        events.extend(ready.drain(..).map(|event| {
+        };
+        events.extend(found.iter().map(|event| {
             let (flags, data) = (event.flags, event.data);
             let error = flags.intersects(EventFlags::ERR);
             let ended = flags.intersects(EventFlags::HUP | EventFlags::RDHUP);

@@ -172,7 +172,9 @@ impl<S: Send + std::fmt::Debug> Tcp<S> {
             };
         }
         let Ok(routed) = cx.route(to, Protocol::Tcp) else {
-            return trouble::tell(cx, ip, Trouble::Prohibited);
+            // A reset, not ICMP's word for it: Linux hears that only while no connect(2) is at work on
+            // the socket, and would ask again a second later.
+            return refuse(cx, ip);
         };
         // A guest that is not answered asks again.
         let room = self.connecting < self.most_connecting && ip.whole.len() <= MOST_SYN;
