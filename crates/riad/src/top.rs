@@ -70,6 +70,7 @@ fn sorted_by(key: u8) -> Option<SortBy> {
         b'c' | b'p' => Some(SortBy::Cpu),
         b'm' => Some(SortBy::Memory),
         b'd' => Some(SortBy::Disk),
+        b't' => Some(SortBy::Network),
         b'n' => Some(SortBy::Name),
         _ => None,
     }
@@ -81,10 +82,15 @@ fn order(usages: &mut [Usage], sort: SortBy) {
             let (read, written) = usage.disk_rate();
             read + written
         };
+        let network = |usage: &Usage| {
+            let (received, sent) = usage.network_rate();
+            received + sent
+        };
         let by_key = match sort {
             SortBy::Cpu => b.cpu.percent.total_cmp(&a.cpu.percent),
             SortBy::Memory => b.memory.resident_bytes.cmp(&a.memory.resident_bytes),
             SortBy::Disk => disk(b).total_cmp(&disk(a)),
+            SortBy::Network => network(b).total_cmp(&network(a)),
             SortBy::Name => std::cmp::Ordering::Equal,
         };
         by_key.then_with(|| a.name.cmp(&b.name))
@@ -103,6 +109,7 @@ fn lines(usages: &[Usage], count: usize, sort: SortBy, keys: bool) -> Vec<String
         SortBy::Cpu => "processor time",
         SortBy::Memory => "memory",
         SortBy::Disk => "disk",
+        SortBy::Network => "network",
         SortBy::Name => "name",
     };
     let mut head = format!(
@@ -111,7 +118,7 @@ fn lines(usages: &[Usage], count: usize, sort: SortBy, keys: bool) -> Vec<String
         riad_host::Size(memory)
     );
     if keys {
-        head.push_str("; c m d n sort, q leaves");
+        head.push_str("; c m d t n sort, q leaves");
     }
     let cells = usages.iter().map(Usage::line);
     let table = columns(&[HEAD.map(str::to_owned)].into_iter().chain(cells).collect::<Vec<_>>());

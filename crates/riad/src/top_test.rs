@@ -7,6 +7,7 @@ fn keys_sort_as_the_help_says() {
         (b'c', Some(SortBy::Cpu)),
         (b'M', Some(SortBy::Memory)),
         (b'd', Some(SortBy::Disk)),
+        (b't', Some(SortBy::Network)),
         (b'n', Some(SortBy::Name)),
         (b'x', None),
     ] {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
 use riad_devices::virtio::blk::{BlkCounts, BlkHandle};
+use riad_devices::virtio::net::{NetCounters, NetHandle};
 
 use crate::sys::ThreadClock;
 
@@ -18,6 +19,7 @@ struct Inner {
     /// Set once each thread runs.
     vcpus: Vec<OnceLock<ThreadClock>>,
     disks: Vec<BlkHandle>,
+    net: Option<NetHandle>,
     clock: Arc<HostClock>,
 }
 
@@ -30,12 +32,19 @@ pub struct Reading {
     pub vcpus: Vec<Duration>,
     /// What each of its disks has served.
     pub disks: Vec<BlkCounts>,
+    /// What has gone through its network card, if it has one.
+    pub net: Option<NetCounters>,
 }
 
 impl Meter {
-    pub(crate) fn new(cpus: u32, disks: Vec<BlkHandle>, clock: Arc<HostClock>) -> Self {
+    pub(crate) fn new(
+        cpus: u32,
+        disks: Vec<BlkHandle>,
+        net: Option<NetHandle>,
+        clock: Arc<HostClock>,
+    ) -> Self {
         let vcpus = (0..cpus).map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { vcpus, disks, clock }))
+        Self(Arc::new(Inner { vcpus, disks, net, clock }))
     }
 
     /// A processor runs on the thread of that clock.
@@ -49,12 +58,13 @@ impl Meter {
     /// What it shows now.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let Inner { vcpus, disks, clock } = &*self.0;
+        let Inner { vcpus, disks, net, clock } = &*self.0;
         let time = |vcpu: &OnceLock<ThreadClock>| vcpu.get().and_then(|clock| clock.time());
         Reading {
             uptime: Duration::from_nanos(clock.now()),
             vcpus: vcpus.iter().map(|vcpu| time(vcpu).unwrap_or_default()).collect(),
             disks: disks.iter().map(|disk| disk.counts()).collect(),
+            net: net.as_ref().map(NetHandle::counters),
         }
     }
 }

@@ -264,7 +264,7 @@ impl Vm {
         }
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
-        let meter = Meter::new(cpus, disks.clone(), Arc::clone(&clock));
+        let meter = Meter::new(cpus, disks.clone(), net.clone(), Arc::clone(&clock));
         let mut vm = Self {
             engine,
             tsc_khz,

@@ -1,5 +1,7 @@
 //! One entry of the record.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -137,11 +139,85 @@ pub enum Event {
         /// Why, in one sentence.
         reason: String,
     },
+    /// Its network listens for it, where nobody listened before.
+    ForwardAdded {
+        /// As `riad forward add` takes it.
+        forward: String,
+    },
+    /// Its network does so no more.
+    ForwardRemoved {
+        /// As `riad forward add` takes it.
+        forward: String,
+    },
+    /// Somebody came in by a forward, and nobody in the guest took the connection.
+    ForwardFailed {
+        /// The guest's port.
+        port: u16,
+        /// The forwards that lead there.
+        forwards: Vec<String>,
+    },
+    /// Its guest asked its network for an address, and has it.
+    Leased {
+        /// The address.
+        address: String,
+        /// What the guest calls itself.
+        called: Option<String>,
+    },
+    /// Its guest wanted to reach somebody, and was not let through.
+    Refused {
+        /// An address, and a port where there is one.
+        to: String,
+        /// `tcp`, `udp` or `icmp`.
+        protocol: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Its guest asked for a name that its network does not let it ask for.
+    NameRefused {
+        /// The name.
+        name: String,
+    },
+    /// So many more were refused than are written down one by one.
+    RefusedMore {
+        /// How many.
+        count: u64,
+    },
     /// So many entries were left out: a guest caused more than are written down.
     LeftOut {
         /// How many.
         count: u64,
     },
+}
+
+/// What a guest can cause without end. Each kind is bounded for itself, so that none keeps the others
+/// from being written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flood {
+    /// It starts, again and again.
+    Starts,
+    /// Its network has something to tell of it.
+    Network,
+}
+
+impl Flood {
+    /// How many kinds there are.
+    pub(super) const KINDS: usize = 2;
+
+    /// How many there may be in a row: some ten starts; or what tells somebody what is wrong.
+    pub(super) const fn burst(self) -> u32 {
+        match self {
+            Self::Starts => 100,
+            Self::Network => 50,
+        }
+    }
+
+    /// In this time there may be one more.
+    pub(super) const fn refill(self) -> Duration {
+        match self {
+            Self::Starts => Duration::from_secs(3),
+            Self::Network => Duration::from_secs(10),
+        }
+    }
 }
 
 impl Event {
@@ -182,6 +258,25 @@ impl Event {
             Self::ProvisionStarted { script } => format!("provisioning with {script}"),
             Self::ProvisionDone { script } => format!("provisioned with {script}"),
             Self::ProvisionFailed { script: _, reason } => reason.clone(),
+            Self::ForwardAdded { forward } => format!("forwards {forward}"),
+            Self::ForwardRemoved { forward } => format!("forwards {forward} no more"),
+            Self::ForwardFailed { port, forwards } => format!(
+                "somebody came in by {}, and nothing in the guest takes connections at port {port}",
+                if forwards.is_empty() { "a forward".to_owned() } else { forwards.join(", ") }
+            ),
+            Self::Leased { address, called: None } => format!("its guest was given {address}"),
+            Self::Leased { address, called: Some(name) } => {
+                format!("its guest, which calls itself {name}, was given {address}")
+            }
+            Self::Refused { to, protocol, reason } => {
+                format!("its guest was not let through to {to} ({protocol}): {reason}")
+            }
+            Self::NameRefused { name } => {
+                format!("its guest asked for the name {name}, and its rules say that it may not")
+            }
+            Self::RefusedMore { count } => {
+                format!("its guest was not let through {count} times more")
+            }
             Self::LeftOut { count } => {
                 format!("{count} entries were left out: there were too many in a short time")
             }
@@ -199,17 +294,29 @@ impl Event {
                 | Self::SystemReady { .. }
                 | Self::Restarted { .. }
                 | Self::LeftOut { .. }
-        )
+        ) && !self.is_of_network()
     }
 
-    /// Whether a guest can cause as many as it likes.
-    pub(super) fn is_guests(&self) -> bool {
+    /// Whether a guest can cause as many as it likes: of what kind they are then.
+    pub(super) fn is_guests(&self) -> Option<Flood> {
+        match self {
+            Self::Stage { .. }
+            | Self::AgentReady { .. }
+            | Self::SystemReady { .. }
+            | Self::Restarted { .. } => Some(Flood::Starts),
+            _ => self.is_of_network().then_some(Flood::Network),
+        }
+    }
+
+    /// Whether the guest's network tells it, of what the guest does there.
+    fn is_of_network(&self) -> bool {
         matches!(
             self,
-            Self::Stage { .. }
-                | Self::AgentReady { .. }
-                | Self::SystemReady { .. }
-                | Self::Restarted { .. }
+            Self::ForwardFailed { .. }
+                | Self::Leased { .. }
+                | Self::Refused { .. }
+                | Self::NameRefused { .. }
+                | Self::RefusedMore { .. }
         )
     }
 }
@@ -225,9 +332,13 @@ impl Entry {
             Ok(Value::Object(one)) => one.into_iter().next().unwrap_or_default(),
             _ => Default::default(),
         };
-        let safe = |value: Value| match value {
+        let text_of = |value: Value| match value {
             Value::String(text) => Value::String(printable(&text)),
             other => other,
+        };
+        let safe = |value: Value| match value {
+            Value::Array(list) => list.into_iter().map(text_of).collect(),
+            other => text_of(other),
         };
         let details = match details {
             Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, safe(v))).collect(),

@@ -5,17 +5,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::entry::Flood;
 use super::{Entry, Event, OWN, line, open, put_aside};
 
 /// Bytes in the file before it is put aside.
 const MOST: u64 = 256 << 10;
-/// Entries that a guest can cause in a row: some ten starts.
-const BURST: u32 = 100;
-/// In this time it may cause one more.
-const REFILL: Duration = Duration::from_secs(3);
-
 /// A machine's own record.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -29,12 +25,19 @@ pub(crate) struct Own {
 struct State {
     /// Opened again after it was put aside.
     file: Option<File>,
-    /// Entries that a guest may still cause.
+    /// What a guest may still cause, of each kind.
+    budgets: [Budget; Flood::KINDS],
+    /// Entries that were left out.
+    left_out: u64,
+}
+
+/// Entries of a kind that a guest may still cause.
+#[derive(Debug)]
+struct Budget {
+    kind: Flood,
     left: u32,
     /// Since when they are counted.
     counted: Instant,
-    /// Entries that were left out.
-    left_out: u64,
 }
 
 impl Own {
@@ -42,14 +45,15 @@ impl Own {
     pub(crate) fn open(folder: &Path, machine: &str, id: &str) -> Self {
         let path = folder.join(OWN);
         let file = open(&path).inspect_err(|error| tracing::warn!(%error, "no record")).ok();
-        let state = State { file, left: BURST, counted: Instant::now(), left_out: 0 };
+        let budgets = [Flood::Starts, Flood::Network].map(Budget::new);
+        let state = State { file, budgets, left_out: 0 };
         Self { path, machine: machine.to_owned(), id: id.to_owned(), state: Mutex::new(state) }
     }
 
     /// Writes down what happened. Never fails: a full disk must not stop a machine.
     pub(crate) fn say(&self, by: Option<String>, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if event.is_guests() && !state.may_write() {
+        if event.is_guests().is_some_and(|kind| !state.may_write(kind)) {
             state.left_out += 1;
             return;
         }
@@ -87,13 +91,25 @@ impl Own {
 }
 
 impl State {
-    /// Takes one of the entries that a guest may cause, if there is one.
-    fn may_write(&mut self) -> bool {
-        let more = self.counted.elapsed().as_nanos() / REFILL.as_nanos();
+    /// Takes one of the entries of that kind that a guest may cause, if there is one.
+    fn may_write(&mut self, kind: Flood) -> bool {
+        self.budgets.iter_mut().find(|budget| budget.kind == kind).is_some_and(Budget::take)
+    }
+}
+
+impl Budget {
+    fn new(kind: Flood) -> Self {
+        Self { kind, left: kind.burst(), counted: Instant::now() }
+    }
+
+    /// Takes one, if there is one.
+    fn take(&mut self) -> bool {
+        let (burst, refill) = (self.kind.burst(), self.kind.refill());
+        let more = self.counted.elapsed().as_nanos() / refill.as_nanos();
         if more > 0 {
             self.counted = Instant::now();
-            let more = u32::try_from(more).unwrap_or(BURST);
-            self.left = self.left.saturating_add(more).min(BURST);
+            let more = u32::try_from(more).unwrap_or(burst);
+            self.left = self.left.saturating_add(more).min(burst);
         }
         match self.left.checked_sub(1) {
             Some(left) => {

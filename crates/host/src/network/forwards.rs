@@ -7,6 +7,7 @@ use riad_network::user::{self, Listen};
 
 use super::{Network, NetworkError, NetworkStatus, Publish};
 use crate::Error;
+use crate::journal::Event;
 use crate::machines::{Folder, MachineError};
 use crate::process::Connection;
 
@@ -41,6 +42,7 @@ impl Folder {
         }
         config.publish.push(added.clone());
         self.write_config(&config)?;
+        self.record(&Event::ForwardAdded { forward: added.to_string() });
         Ok(added)
     }
 
@@ -71,6 +73,9 @@ impl Folder {
             let known = config.publish.remove(at);
             self.write_config(&config)?;
             removed.get_or_insert(known);
+        }
+        if let Some(forward) = &removed {
+            self.record(&Event::ForwardRemoved { forward: forward.to_string() });
         }
         removed.ok_or_else(|| {
             let (name, word) = (self.name().clone(), word.to_owned());

@@ -13,7 +13,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use riad_network::user::policy::{HostAccess, PolicyError, Rule};
+use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule};
 use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
@@ -169,6 +169,19 @@ impl Plug {
             Some(_) => format!("net.ifnames=0{}", self.settings.words()),
             None => String::new(),
         }
+    }
+}
+
+/// Why a guest was not let through, as a part of a sentence.
+pub(crate) fn refusal(why: Refusal) -> &'static str {
+    match why {
+        Refusal::Closed => "nothing opens such an address",
+        Refusal::Guarded => {
+            "link-local addresses and clouds' metadata are opened by a rule that names them"
+        }
+        Refusal::Own => "this computer's own addresses are opened by a rule that names them",
+        Refusal::Host => "this computer's services are opened by --net user,host=PORT",
+        Refusal::Rule => "its rules say so",
     }
 }
 

@@ -14,6 +14,7 @@ pub mod control;
 mod fds;
 mod grow;
 mod launch;
+mod network;
 mod provision;
 mod server;
 mod settle;
@@ -36,6 +37,7 @@ use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
 
 pub use client::{Connection, News};
 pub use launch::{Started, start};
+pub use riad_vmm::NetCounters;
 pub use vitals::{DiskVitals, Vitals};
 
 use crate::boot::{Booting, Over};
@@ -172,6 +174,7 @@ fn run(
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
         .and_then(|()| provision::serve(shared))
+        .and_then(|()| network::follow(&plug, shared))
         .map_err(|source| Error::Host { what: "a thread", source })?;
     let limits = Limits::new(engine);
     watch.ended(Stage::Start);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use riad_vmm::{BlkCounts, Meter};
+use riad_vmm::{BlkCounts, Meter, NetCounters};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub struct Vitals {
     pub resident_most_bytes: u64,
     /// What the guest's disks have served, the root's first.
     pub disks: Vec<DiskVitals>,
+    /// What has gone through the guest's network card; nothing where there is none.
+    #[serde(default)]
+    pub network: Option<NetCounters>,
 }
 
 /// What a disk has served.
@@ -88,6 +91,7 @@ impl Gauges {
             resident_bytes: bytes(&status, "VmRSS:"),
             resident_most_bytes: bytes(&status, "VmHWM:"),
             disks: guest.disks.into_iter().map(DiskVitals::from).collect(),
+            network: guest.net,
         }
     }
 }

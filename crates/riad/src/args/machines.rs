@@ -218,6 +218,8 @@ pub(crate) enum SortBy {
     Memory,
     /// Bytes read and written a second
     Disk,
+    /// Bytes received and sent a second: traffic
+    Network,
     /// Name
     Name,
 }

@@ -1,7 +1,7 @@
 //! What two looks at a machine tell: what it has used, and how fast.
 
 use riad_host::machines::State;
-use riad_host::process::DiskVitals;
+use riad_host::process::{DiskVitals, NetCounters};
 use riad_host::{Measures, Size, printable};
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: Cpu,
     pub(crate) memory: Memory,
     pub(crate) disks: Vec<DiskUsage>,
+    /// What goes through the network card; null where there is none.
+    pub(crate) network: Option<NetUsage>,
     /// What the guest says of itself.
     pub(crate) guest: Option<Guest>,
 }
@@ -59,6 +61,15 @@ pub(crate) struct DiskUsage {
     requests_per_second: f64,
 }
 
+/// Counts since the guest's last start, as the guest sees them, and rates over the interval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct NetUsage {
+    #[serde(flatten)]
+    counts: NetCounters,
+    pub(crate) received_bytes_per_second: f64,
+    pub(crate) sent_bytes_per_second: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Guest {
     memory_total_bytes: u64,
@@ -80,8 +91,20 @@ struct FileSystemUsage {
 }
 
 /// What the cells of a line are.
-pub(crate) const HEAD: [&str; 10] =
-    ["NAME", "CPU %", "VCPUS", "MEMORY", "GUEST USES", "DISK IN", "DISK OUT", "ROOT", "LOAD", "UP"];
+pub(crate) const HEAD: [&str; 12] = [
+    "NAME",
+    "CPU %",
+    "VCPUS",
+    "MEMORY",
+    "GUEST USES",
+    "DISK IN",
+    "DISK OUT",
+    "NET IN",
+    "NET OUT",
+    "ROOT",
+    "LOAD",
+    "UP",
+];
 
 impl Usage {
     /// What machines used between two looks. One that was not there at the first is told of as if
@@ -127,6 +150,9 @@ impl Usage {
                 configured_bytes: now.memory,
             },
             disks: disks.collect(),
+            network: vitals
+                .network
+                .map(|counts| NetUsage::new(counts, old.network.unwrap_or_default(), interval)),
             guest: now.guest.as_ref().map(Guest::new),
         }
     }
@@ -137,8 +163,14 @@ impl Usage {
         (sum(|disk| disk.read_bytes_per_second), sum(|disk| disk.written_bytes_per_second))
     }
 
+    /// Bytes that the guest receives and sends a second.
+    pub(crate) fn network_rate(&self) -> (f64, f64) {
+        let rates = |net: &NetUsage| (net.received_bytes_per_second, net.sent_bytes_per_second);
+        self.network.as_ref().map(rates).unwrap_or_default()
+    }
+
     /// The machine as a line of cells.
-    pub(crate) fn line(&self) -> [String; 10] {
+    pub(crate) fn line(&self) -> [String; 12] {
         let rate = |bytes: f64| format!("{}/s", Size(bytes as u64));
         let (read, written) = self.disk_rate();
         let vcpus = self.cpu.vcpus.iter().map(|vcpu| format!("{:.0}", vcpu.percent));
@@ -154,6 +186,8 @@ impl Usage {
             or_dash(guest.map(|guest| of(guest.memory_used_bytes, guest.memory_total_bytes))),
             rate(read),
             rate(written),
+            or_dash(self.network.as_ref().map(|net| rate(net.received_bytes_per_second))),
+            or_dash(self.network.as_ref().map(|net| rate(net.sent_bytes_per_second))),
             or_dash(root.map(|root| of(root.used_bytes, root.size_bytes))),
             or_dash(guest.map(|guest| format!("{:.2}", guest.load[0]))),
             match self.state {
@@ -176,6 +210,19 @@ impl DiskUsage {
             requests_per_second: rate(|d| {
                 [d.reads, d.writes, d.flushes, d.discards].into_iter().fold(0, u64::saturating_add)
             }),
+        }
+    }
+}
+
+impl NetUsage {
+    fn new(counts: NetCounters, before: NetCounters, interval: f64) -> Self {
+        let rate = |now: u64, before: u64| {
+            hundredths(now.saturating_sub(before) as f64 / interval.max(1e-9))
+        };
+        Self {
+            counts,
+            received_bytes_per_second: rate(counts.received_bytes, before.received_bytes),
+            sent_bytes_per_second: rate(counts.sent_bytes, before.sent_bytes),
         }
     }
 }

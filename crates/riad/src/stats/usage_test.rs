@@ -1,5 +1,5 @@
 use riad_host::machines::State;
-use riad_host::process::{DiskVitals, Vitals};
+use riad_host::process::{DiskVitals, NetCounters, Vitals};
 use riad_host::{FileSystem, Measures};
 
 use super::{HEAD, Usage, duration};
@@ -22,6 +22,7 @@ fn sample(at: u64, cpu: u64, read: u64) -> Sample {
             resident_bytes: 100 << 20,
             resident_most_bytes: 200 << 20,
             disks: vec![disk],
+            network: Some(NetCounters { sent_bytes: 3 * read, ..NetCounters::default() }),
         },
         guest: None,
     }
@@ -38,7 +39,11 @@ fn rates_are_those_of_the_interval() {
     let line = usage.line();
     assert_eq!(line.len(), HEAD.len());
     assert_eq!(line[..4], ["dev", "150.0", "75 0", "100 MiB"]);
-    assert_eq!(line[4..], ["-", "2 KiB/s", "0 B/s", "-", "-", "3s"]);
+    assert_eq!(line[4..7], ["-", "2 KiB/s", "0 B/s"]);
+    assert_eq!(line[7..], ["0 B/s", "6 KiB/s", "-", "-", "3s"]);
+    assert_eq!(usage.network_rate(), (0.0, 6144.0));
+    let text = serde_json::to_string(usage).unwrap();
+    assert!(text.contains("\"sent_bytes\":12288"), "{text}");
 }
 
 #[test]
