@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::boot_options::{BootOptions, Init};
 use super::endpoint::Endpoint;
 use super::journal::{Journal, Level};
+use super::modules::Module;
 use super::server::Server;
 use super::{boot_nanos, modules, mounts, network, shutdown, sys};
 
@@ -68,19 +69,36 @@ fn boot_and_serve() -> Result<std::convert::Infallible, InitError> {
     let command_line = fs::read("/proc/cmdline").unwrap_or_default();
     let options = BootOptions::parse(&String::from_utf8_lossy(&command_line));
 
-    let loaded = modules::load_all(&journal);
+    let (needed, later) = modules::open_all();
+    modules::load_all(&needed, &journal);
     journal.say(Level::Info, "modules loaded");
 
-    mount_root(&options, &loaded)?;
-    times.root_mounted = boot_nanos();
-    journal.say(Level::Info, "root mounted");
+    // What is not needed to find the root is done beside it; all of it is there before anything of the
+    // image's runs.
+    let cards = network::Cards::open();
+    std::thread::scope(|scope| -> Result<(), InitError> {
+        let beside = || {
+            modules::load_all(&later, &journal);
+            network::set_up(&cards, &options.network, &journal);
+        };
+        let beside = std::thread::Builder::new().spawn_scoped(scope, beside);
+        mount_root(&options, &[&needed, &later])?;
+        times.root_mounted = boot_nanos();
+        journal.say(Level::Info, "root mounted");
 
-    mounts::mount_late(&journal);
-    set_hostname(&options, &journal);
-    if let Err(error) = sys::interface_up(c"lo") {
-        journal.say(Level::Error, &format!("the loopback interface cannot be brought up: {error}"));
-    }
-    network::set_up(&options.network, &journal);
+        mounts::mount_late(&journal);
+        set_hostname(&options, &journal);
+        if let Err(error) = sys::interface_up(c"lo") {
+            let text = format!("the loopback interface cannot be brought up: {error}");
+            journal.say(Level::Error, &text);
+        }
+        network::tell_resolvers(&options.network, &journal);
+        if let Err(error) = beside {
+            let text = format!("the network card is not set up: no thread: {error}");
+            journal.say(Level::Error, &text);
+        }
+        Ok(())
+    })?;
 
     let init = options.init.as_ref().and_then(own_init);
     if let Some(init) = &init {
@@ -98,16 +116,14 @@ fn boot_and_serve() -> Result<std::convert::Infallible, InitError> {
     }
 }
 
-fn mount_root(options: &BootOptions, loaded_modules: &[PathBuf]) -> Result<(), InitError> {
+fn mount_root(options: &BootOptions, modules: &[&[Module]]) -> Result<(), InitError> {
     let BootOptions { root, root_type, root_flags, read_only, .. } = options;
     wait_for_device(root, options.device_limit())?;
     mounts::mount_root(root, root_type, root_flags, *read_only).map_err(|source| {
         InitError::Root { device: root.clone(), kind: root_type.clone(), source }
     })?;
     if mounts::root_is_in_memory() {
-        for path in loaded_modules {
-            let _ = fs::remove_file(path);
-        }
+        modules.iter().for_each(|modules| modules::remove_files(modules));
     }
     mounts::switch_root().map_err(InitError::SwitchRoot)
 }

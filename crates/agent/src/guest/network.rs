@@ -6,11 +6,12 @@
 //! their own; and to systemd-resolved, where there is one.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
@@ -60,33 +61,69 @@ fn address(text: &str) -> Option<(IpAddr, u8)> {
     (prefix <= most).then_some((address, prefix))
 }
 
-/// Sets the card up. What fails is told; the machine goes on without.
-pub(crate) fn set_up(options: &NetworkOptions, journal: &Journal) {
-    if options.addresses.is_empty() {
-        return;
+/// Where the kernel lists network cards. It is open, and so it is there also while `/sys` is moved to the
+/// new root.
+#[derive(Debug)]
+pub(crate) struct Cards(rustix::io::Result<OwnedFd>);
+
+impl Cards {
+    /// Opens it; `/sys` should be mounted.
+    pub(crate) fn open() -> Self {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self(rustix::fs::open("/sys/class/net", flags, Mode::empty()))
     }
-    let Some(card) = card() else {
-        journal.say(Level::Error, "there is no network card to give an address to");
-        return;
-    };
-    if let Err(error) = configure(&card, options) {
-        journal.say(Level::Error, &format!("the network card {card} cannot be set up: {error}"));
+
+    /// The machine's network card: the first that is a device, and not the kernel's own invention.
+    fn first(&self) -> Option<String> {
+        let list = self.0.as_ref().ok()?;
+        let is_device = |name: &String| accessat(list, format!("{name}/device")).is_ok();
+        let mut names: Vec<String> = Dir::read_from(list)
+            .ok()?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned))
+            .filter(|name| !name.starts_with('.') && is_device(name))
+            .collect();
+        names.sort();
+        names.into_iter().next()
     }
-    if let Err(error) = tell_resolvers(options) {
-        journal.say(Level::Error, &format!("the name servers cannot be told: {error}"));
+
+    /// A card's number.
+    fn index(&self, card: &str) -> io::Result<u32> {
+        let list = self.0.as_ref().map_err(|error| io::Error::from(*error))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(list, format!("{card}/ifindex"), flags, Mode::empty())?;
+        let mut text = String::new();
+        fs::File::from(file).take(32).read_to_string(&mut text)?;
+        text.trim().parse().map_err(io::Error::other)
     }
 }
 
-/// The machine's network card: the first that is a device, and not the kernel's own invention.
-fn card() -> Option<String> {
-    let entries = fs::read_dir("/sys/class/net").ok()?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.path().join("device").exists())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names.into_iter().next()
+fn accessat(list: &OwnedFd, path: String) -> rustix::io::Result<()> {
+    rustix::fs::accessat(list, path, Access::EXISTS, AtFlags::empty())
+}
+
+/// Sets the card up. What fails is told; the machine goes on without.
+pub(crate) fn set_up(cards: &Cards, options: &NetworkOptions, journal: &Journal) {
+    if options.addresses.is_empty() {
+        return;
+    }
+    let Some(card) = cards.first() else {
+        journal.say(Level::Error, "there is no network card to give an address to");
+        return;
+    };
+    if let Err(error) = cards.index(&card).and_then(|index| configure(index, options)) {
+        journal.say(Level::Error, &format!("the network card {card} cannot be set up: {error}"));
+    }
+}
+
+/// Tells who knows names, in the machine's own root.
+pub(crate) fn tell_resolvers(options: &NetworkOptions, journal: &Journal) {
+    if options.addresses.is_empty() {
+        return;
+    }
+    if let Err(error) = write_resolvers(options) {
+        journal.say(Level::Error, &format!("the name servers cannot be told: {error}"));
+    }
 }
 
 /// Message types and constants (linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h).
@@ -110,12 +147,8 @@ mod rt {
     pub(super) const RTN_UNICAST: u8 = 1;
 }
 
-fn configure(card: &str, options: &NetworkOptions) -> io::Result<()> {
+fn configure(index: u32, options: &NetworkOptions) -> io::Result<()> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    let index: u32 = fs::read_to_string(format!("/sys/class/net/{card}/ifindex"))?
-        .trim()
-        .parse()
-        .map_err(io::Error::other)?;
     let step = |what: &str, message: Message| {
         message.send(&socket).map_err(|error| io::Error::other(format!("{what}: {error}")))
     };
@@ -225,7 +258,7 @@ impl Message {
     }
 }
 
-fn tell_resolvers(options: &NetworkOptions) -> io::Result<()> {
+fn write_resolvers(options: &NetworkOptions) -> io::Result<()> {
     if options.name_servers.is_empty() {
         return Ok(());
     }
