@@ -45,6 +45,9 @@ cargo xtask COMMAND
        --riad PROGRAM, --engine ENGINE (default: kvm), --image IMAGE (default: debian)
   bench machines [OPTION...]      docs/benchmarks.md: create, start, exec, ls, and disks, with their bars
        --rounds N, --riad PROGRAM, --qemu PROGRAM, --skip-qemu, --skip-disk
+  bench network [OPTION...]       docs/benchmarks.md: riad's network, QEMU's own (slirp) and passt in turn
+       --rounds N, --riad PROGRAM, --engine ENGINE (soft, or kvm for all), --qemu PROGRAM, --passt PROGRAM,
+       --skip-qemu, --skip-passt
   deny                            licences and advisories of dependencies (needs cargo-deny)
 ";
 
@@ -78,6 +81,7 @@ fn run(words: &[&str]) -> Result<(), Error> {
         ["bench", "cpu", rest @ ..] => bench::cpu(rest),
         ["bench", "exits", rest @ ..] => bench::exits(rest),
         ["bench", "machines", rest @ ..] => bench::machines(rest),
+        ["bench", "network", rest @ ..] => bench::network(rest),
         ["deny"] => chores::deny(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

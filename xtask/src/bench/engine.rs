@@ -12,7 +12,7 @@ use super::report::{Load, Measured, Reader};
 use crate::Error;
 
 /// The command line of a run that is measured.
-const QUIET: &str = "console=ttyS0 panic=-1 quiet mitigations=off";
+pub(super) const QUIET: &str = "console=ttyS0 panic=-1 quiet mitigations=off";
 /// The command line of a kernel that nobody has tuned: it says all it has to say.
 const UNTUNED: &str = "console=ttyS0 panic=-1";
 /// How long a guest may take to reset once it has said its last line.
@@ -41,7 +41,10 @@ impl Engine {
 
     /// Whether a load means anything to it: the host's own kernel has started long ago.
     pub(super) fn takes(&self, load: Load) -> bool {
-        !matches!((self, load), (Self::Native, Load::Start | Load::Login | Load::Disk))
+        !matches!(
+            (self, load),
+            (Self::Native, Load::Start | Load::Login | Load::Disk | Load::Network)
+        )
     }
 
     /// Runs a load once.
@@ -55,6 +58,7 @@ impl Engine {
             (Self::Native, _) | (_, Load::Start | Load::Kernels) => Vec::new(),
             (_, Load::Programs | Load::Login) => vec![guest.disk()?],
             (_, Load::Disk) => vec![guest.disk()?, guest.data()?],
+            (_, Load::Network) => return Err("networks are measured apart".into()),
         };
         let (initrd, append) = match load {
             Load::Start => (&guest.start, UNTUNED),
@@ -62,10 +66,11 @@ impl Engine {
             Load::Programs => (&guest.programs, QUIET),
             Load::Login => (&guest.login, QUIET),
             Load::Disk => (&guest.disk, QUIET),
+            Load::Network => (&guest.network, QUIET),
         };
         let command = match self {
             Self::Native => match load {
-                Load::Start | Load::Login | Load::Disk => {
+                Load::Start | Load::Login | Load::Disk | Load::Network => {
                     return Err("the host's own system is not measured".into());
                 }
                 Load::Kernels => Command::new(&guest.program),
@@ -121,7 +126,11 @@ fn rooted() -> bool {
 }
 
 /// Runs a command to the load's last line, reading what it says.
-fn watch(mut command: Command, load: Load, patience: Duration) -> Result<Measured, Error> {
+pub(super) fn watch(
+    mut command: Command,
+    load: Load,
+    patience: Duration,
+) -> Result<Measured, Error> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
     let mut reader = Reader::new(load);

@@ -41,6 +41,8 @@ pub(super) struct Guest {
     pub(super) login: PathBuf,
     /// The boot archive that leads to the yardstick of disks.
     pub(super) disk: PathBuf,
+    /// The boot archive that leads to the yardstick of networks.
+    pub(super) network: PathBuf,
     /// The kernels as a program.
     pub(super) program: PathBuf,
 }
@@ -79,6 +81,7 @@ impl Guest {
             programs: archive("programs.cpio", leading_to(&fs::read(source("programs.sh"))?)?)?,
             login: archive("login.cpio", leading_to(b"exec /sbin/init\n")?)?,
             disk: archive("disk.cpio", leading_to(&fs::read(source("disk.sh"))?)?)?,
+            network: archive("network.cpio", leading_to(&fs::read(source("network.sh"))?)?)?,
             program,
             directory: directory.to_owned(),
             image,

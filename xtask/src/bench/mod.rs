@@ -9,10 +9,12 @@ mod engine;
 mod exits;
 mod guest;
 mod machines;
+mod network;
 mod qemu;
 mod report;
 
 pub(crate) use self::machines::machines;
+pub(crate) use self::network::network;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -38,17 +38,7 @@ impl Qemu {
             return Ok(found);
         }
         println!("fetching QEMU from the backports of this host's Debian");
-        let debs = directory.join("debs");
-        let _ = fs::remove_dir_all(directory);
-        for path in [&debs, &prefix, &directory.join("lists/partial")] {
-            fs::create_dir_all(path)?;
-        }
-        Apt::new(directory)?.download(&debs)?;
-        for deb in fs::read_dir(&debs)? {
-            let mut unpack = Command::new("dpkg-deb");
-            unpack.arg("-x").arg(deb?.path()).arg(&prefix);
-            output(unpack)?;
-        }
+        unpack(directory, &PACKAGES)?;
         found.version()?;
         Ok(found)
     }
@@ -78,6 +68,23 @@ impl Qemu {
         }
         Ok(output(command)?.lines().next().unwrap_or_default().to_owned())
     }
+}
+
+/// Fetches packages, and what the host lacks of what they need, and unpacks them below `root` in
+/// `directory`, which is made anew.
+pub(super) fn unpack(directory: &Path, packages: &[&str]) -> Result<(), Error> {
+    let (debs, prefix) = (directory.join("debs"), directory.join("root"));
+    let _ = fs::remove_dir_all(directory);
+    for path in [&debs, &prefix, &directory.join("lists/partial")] {
+        fs::create_dir_all(path)?;
+    }
+    Apt::new(directory)?.download(&debs, packages)?;
+    for deb in fs::read_dir(&debs)? {
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(deb?.path()).arg(&prefix);
+        output(unpack)?;
+    }
+    Ok(())
 }
 
 /// apt with lists of its own: the host's configuration, mirror and knowledge of what is installed,
@@ -122,14 +129,14 @@ impl Apt {
         command
     }
 
-    /// Puts the packages into `debs`: the four, and what the host lacks of what they need.
-    fn download(&self, debs: &Path) -> Result<(), Error> {
+    /// Puts the packages into `debs`: those named, and what the host lacks of what they need.
+    fn download(&self, debs: &Path, packages: &[&str]) -> Result<(), Error> {
         let mut update = self.get();
         update.arg("update");
         output(update)?;
         let mut plan = self.get();
         plan.args(["--simulate", "--no-install-recommends", "-t", &self.backports, "install"]);
-        plan.args(PACKAGES);
+        plan.args(packages);
         let plan = output(plan)?;
         let mut wanted: Vec<&str> = plan
             .lines()
@@ -137,7 +144,7 @@ impl Apt {
             // Windows are not wanted.
             .filter(|name| !name.contains("gui") && !name.contains("opengl"))
             .collect();
-        wanted.extend(PACKAGES);
+        wanted.extend(packages);
         wanted.sort_unstable();
         wanted.dedup();
         let mut download = self.get();

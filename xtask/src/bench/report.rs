@@ -16,6 +16,8 @@ pub(super) enum Load {
     Login,
     /// `disk.sh`.
     Disk,
+    /// `network.sh`.
+    Network,
 }
 
 /// The lines of `kernels.c`. The last is code that runs once.
@@ -54,6 +56,8 @@ const LOGIN: [&str; 1] = ["login prompt"];
 /// The lines of `disk.sh`.
 const DISK: [&str; 6] =
     ["seqwrite", "seqread", "randread4K", "randwrite4K", "randread4K16", "randwrite4K16"];
+/// The lines of `network.sh`.
+const NETWORK: [&str; 5] = ["send", "receive", "receive8", "roundtrips", "connections"];
 
 impl Load {
     /// What it is called.
@@ -64,6 +68,7 @@ impl Load {
             Self::Programs => "programs",
             Self::Login => "login",
             Self::Disk => "disk",
+            Self::Network => "network",
         }
     }
 
@@ -74,6 +79,7 @@ impl Load {
             Self::Programs => &PROGRAMS,
             Self::Login => &LOGIN,
             Self::Disk => &DISK,
+            Self::Network => &NETWORK,
         }
     }
 }
@@ -131,7 +137,7 @@ impl Reader {
         match self.load {
             Load::Start => self.start_line(line, at),
             Load::Kernels => self.kernel_line(line),
-            Load::Programs | Load::Disk => self.program_line(line, at),
+            Load::Programs | Load::Disk | Load::Network => self.program_line(line, at),
             Load::Login => self.login_line(line, at),
         }
     }
