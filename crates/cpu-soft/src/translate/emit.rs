@@ -445,13 +445,18 @@ impl Emitter<'_> {
         self.cold.clear();
     }
 
+    /// Calls the routine that fills a slot; the data that it may want stand behind a jump after that.
+    pub(super) fn look(&mut self, look: Look, slot: SlotNumber) {
+        stubs::call_look(self.asm, self.stubs, look, self.kind.upper, slot);
+    }
+
     fn one_cold(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, look, slot, site } => {
                 self.asm.land(at);
-                self.asm.call_to(self.stubs.look(look));
+                self.look(look, slot);
                 self.asm.jmp_to(back);
-                stubs::look_data(self.asm, site, slot);
+                stubs::look_data(self.asm, site);
             }
             Cold::Leave { at, site, reason } => {
                 self.asm.land(at);
@@ -490,9 +495,9 @@ impl Emitter<'_> {
             }
             Cold::Run { at, retry, look, low, bytes, site } => {
                 self.asm.land(at);
-                self.asm.call_to(self.stubs.look(look));
+                self.look(look, SlotNumber::of_stack(self.kind.user));
                 let after = self.asm.jmp();
-                stubs::look_data(self.asm, site, SlotNumber::of_stack(self.kind.user));
+                stubs::look_data(self.asm, site);
                 self.asm.land(after);
                 // The first part is known now. Is the rest in the same page?
                 self.asm.lea32(RCX, Mem::at(R15, low));

@@ -204,7 +204,7 @@ impl Emitter<'_> {
         let slot = SlotNumber::of_scattered(self.kind.user);
         let address = self.registers_of(operand);
         self.asm.lea(RCX, address);
-        tlb_entry(self.asm, 0);
+        tlb_entry(self.asm, RCX, 0);
         // An index that lives in the frame is brought to RCX too.
         let both = operand.index != ZERO && home(operand.index).is_none();
         if both {
@@ -251,9 +251,9 @@ impl Emitter<'_> {
     pub(super) fn probe_slowly(&mut self, operand: &Operand, look: Look, site: Site, back: u32) {
         let address = self.registers_of(operand);
         self.asm.lea(RAX, address);
-        self.asm.call_to(self.stubs.look(look));
+        self.look(look, SlotNumber::of_scattered(self.kind.user));
         let after = self.asm.jmp();
-        look_data(self.asm, site, SlotNumber::of_scattered(self.kind.user));
+        look_data(self.asm, site);
         self.asm.land(after);
         if let Some(direct) = operand.direct() {
             self.asm.alu(alu::SUB, RAX, direct.base);
