@@ -54,6 +54,14 @@ pub(crate) struct Tables {
     large_exec: [u64; ENTRIES],
 }
 
+impl Tables {
+    /// Where a view has what it knows of an address's page: perhaps of another one's.
+    #[inline(always)]
+    pub(crate) fn entry(&self, view: usize, address: u64) -> &Entry {
+        &self.views[view][Tlb::slot(address)]
+    }
+}
+
 /// The soft TLB.
 pub struct Tlb {
     pub(crate) tables: Huge<Tables>,
@@ -154,6 +162,12 @@ impl Tlb {
         (address >> 12) as usize & (ENTRIES - 1)
     }
 
+    /// The current view's entry for an address's page: perhaps another one's.
+    #[inline(always)]
+    fn entry(&self, address: u64) -> &Entry {
+        self.tables.entry(self.view, address)
+    }
+
     fn next_generation(&mut self) -> u64 {
         self.changes += 1;
         if self.last_generation == PAGE {
@@ -234,7 +248,8 @@ impl Tlb {
             self.flush_all();
             return;
         }
-        for table in &mut self.tables.views {
+        // What is checked each time is in no table.
+        for table in &mut self.tables.views[..Self::CHECKED] {
             table[Self::slot(address)] = Entry::default();
         }
         self.changes += 1;
@@ -251,14 +266,14 @@ impl Tlb {
     #[inline(always)]
     #[must_use]
     pub(crate) fn exec(&self, address: u64) -> Option<*mut u8> {
-        let entry = &self.tables.views[self.view][Self::slot(address)];
+        let entry = self.entry(address);
         (entry.exec == self.tag(address)).then(|| entry.host(address))
     }
 
     /// Host address of the byte at `address`, when the TLB knows that it may be written.
     #[inline]
     fn writable(&self, address: u64) -> Option<*mut u8> {
-        let entry = &self.tables.views[self.view][Self::slot(address)];
+        let entry = self.entry(address);
         (entry.write == self.tag(address)).then(|| entry.host(address))
     }
 
@@ -401,7 +416,7 @@ impl Cpu {
     #[inline(always)]
     pub fn read<T: Mem>(&mut self, s: u8, address: u64) -> Done<T> {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        let entry = &self.tlb.tables.views[self.tlb.view][Tlb::slot(address)];
+        let entry = self.tlb.entry(address);
         if entry.read == wanted {
             let host = entry.host(address);
             return Ok(raw::load(host));
@@ -416,7 +431,7 @@ impl Cpu {
     #[inline(always)]
     pub fn write<T: Mem>(&mut self, s: u8, address: u64, value: T) -> Done {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        let entry = &self.tlb.tables.views[self.tlb.view][Tlb::slot(address)];
+        let entry = self.tlb.entry(address);
         if entry.write == wanted {
             let host = entry.host(address);
             raw::store(host, value);
@@ -646,7 +661,7 @@ impl Cpu {
             return Ok(None);
         }
         let access = if write { Access::Write } else { Access::Read };
-        let entry = &self.tlb.tables.views[self.tlb.view][Tlb::slot(address)];
+        let entry = self.tlb.entry(address);
         let tag = if write { entry.write } else { entry.read };
         if tag == self.tlb.tag(address) {
             return Ok(Some(entry.host(address)));
@@ -678,7 +693,7 @@ impl Cpu {
         change: impl Fn(T) -> T,
     ) -> Done<T> {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        let entry = &self.tlb.tables.views[self.tlb.view][Tlb::slot(address)];
+        let entry = self.tlb.entry(address);
         if !lock && entry.write == wanted {
             let host = entry.host(address);
             let old = raw::load(host);

@@ -128,7 +128,7 @@ impl Cpu {
         let tag = self.tlb.tag(address);
         let write = access == Access::Write;
         let known = self.tlb.rehearsal.as_ref().and_then(|rehearsal| {
-            let entry = &rehearsal.tables.views[view][Tlb::slot(address)];
+            let entry = rehearsal.tables.entry(view, address);
             let good = |entry: &&Entry| tag == if write { entry.write } else { entry.read };
             std::iter::once(entry).chain(&rehearsal.walked).find(good).copied()
         });

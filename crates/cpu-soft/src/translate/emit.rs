@@ -445,16 +445,16 @@ impl Emitter<'_> {
         self.cold.clear();
     }
 
-    /// Calls the routine that fills a slot; the data that it may want stand behind a jump after that.
-    pub(super) fn look(&mut self, look: Look, slot: SlotNumber) {
-        stubs::call_look(self.asm, self.stubs, look, self.kind.upper, slot);
+    /// Has a slot filled, and goes on here.
+    pub(super) fn look(&mut self, look: Look, slot: SlotNumber, site: Site) {
+        stubs::look(self.asm, self.stubs, look, self.kind.upper, slot, site);
     }
 
     fn one_cold(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, look, slot, site } => {
                 self.asm.land(at);
-                self.look(look, slot);
+                stubs::call_look(self.asm, self.stubs, look, self.kind.upper, slot);
                 self.asm.jmp_to(back);
                 stubs::look_data(self.asm, site);
             }
@@ -495,10 +495,7 @@ impl Emitter<'_> {
             }
             Cold::Run { at, retry, look, low, bytes, site } => {
                 self.asm.land(at);
-                self.look(look, SlotNumber::of_stack(self.kind.user));
-                let after = self.asm.jmp();
-                stubs::look_data(self.asm, site);
-                self.asm.land(after);
+                self.look(look, SlotNumber::of_stack(self.kind.user), site);
                 // The first part is known now. Is the rest in the same page?
                 self.asm.lea32(RCX, Mem::at(R15, low));
                 self.asm.alu_imm(false, alu::AND, RCX, 0xfff);

@@ -216,7 +216,6 @@ pub(crate) const BASE: usize = offset_of!(Frame, base);
 pub(crate) const FLAGS: usize = offset_of!(Frame, flags);
 pub(crate) const CPU: usize = offset_of!(Frame, cpu);
 pub(crate) const TABLE: usize = offset_of!(Frame, table);
-pub(crate) const GENERATION: usize = offset_of!(Frame, generation);
 pub(crate) const BUDGET: usize = offset_of!(Frame, budget);
 pub(crate) const SPARE: usize = offset_of!(Frame, spare);
 pub(crate) const SPARE_TARGET: usize = offset_of!(Frame, spare_target);
@@ -240,6 +239,11 @@ pub(crate) const TARGET_TABLE: usize = offset_of!(Frame, targets);
 /// Offset of the salt of a half.
 pub(crate) const fn salt(upper: bool) -> usize {
     offset_of!(Frame, salt) + 8 * upper as usize
+}
+
+/// Offset of the generation of a half.
+pub(crate) const fn generation(upper: bool) -> usize {
+    offset_of!(Frame, generation) + 8 * upper as usize
 }
 
 /// Offset of the base of FS (4) or GS (5).

@@ -7,10 +7,10 @@ use super::asm::{Asm, Mem, alu, cc, frame};
 use super::calls::{self, CallStubs, target};
 use super::emit::Kind;
 use super::frame::{
-    BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK,
-    IN_FRAME, KINDS, LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE,
-    SPARE_TARGET, STATES, Site, Slot, SlotNumber, TABLE, Target, USED, USED_BITS, USED_SPREAD,
-    Used, XMM_MISSING, cpu_register, reason, register,
+    BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, KINDS,
+    LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE, SPARE_TARGET, STATES,
+    Site, Slot, SlotNumber, TABLE, Target, USED, USED_BITS, USED_SPREAD, Used, XMM_MISSING,
+    cpu_register, generation, reason, register,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -343,8 +343,7 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     // Does the TLB know the page? An address of the other half has another generation.
     asm.mov(RCX, RAX);
     tlb_entry(asm, RCX, 8);
-    asm.alu_imm(true, alu::AND, RAX, -4096);
-    asm.alu_mem(alu::OR, RAX, frame(8 + generation(upper)));
+    tlb_tag(asm, RAX, upper, 8);
     asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, exec) as i32));
     let no_page = asm.jcc(cc::NE);
     // The key: place in RAM, and what kind of code.
@@ -470,9 +469,10 @@ pub(super) fn tlb_entry(asm: &mut Asm, register: u8, bias: usize) {
     asm.alu_mem(alu::ADD, register, frame(bias + TABLE));
 }
 
-/// Offset of the generation of a half.
-fn generation(upper: bool) -> usize {
-    GENERATION + 8 * usize::from(upper)
+/// From a linear address of a half, in a register, to its page's tag; `bias` bytes are on the stack.
+pub(super) fn tlb_tag(asm: &mut Asm, register: u8, upper: bool, bias: usize) {
+    asm.alu_imm(true, alu::AND, register, -4096);
+    asm.alu_mem(alu::OR, register, frame(bias + generation(upper)));
 }
 
 /// From a host address of RAM to that of its page's state; `bias` bytes are on the stack.
@@ -490,6 +490,21 @@ pub(super) fn call_look(asm: &mut Asm, stubs: &Stubs, look: Look, upper: bool, s
     let register = if look.direct { RAX } else { RCX };
     asm.mov_imm32(register, slot.field(0) as u32);
     asm.call_to(stubs.look[usize::from(upper)][look.number()]);
+}
+
+/// As [`call_look`], with what comes after it: goes on here.
+pub(super) fn look(
+    asm: &mut Asm,
+    stubs: &Stubs,
+    look: Look,
+    upper: bool,
+    slot: SlotNumber,
+    site: Site,
+) {
+    call_look(asm, stubs, look, upper, slot);
+    let after = asm.jmp();
+    look_data(asm, site);
+    asm.land(after);
 }
 
 /// What stands behind a call to a look-up and the jump after it.
@@ -522,8 +537,7 @@ fn miss(asm: &mut Asm, look: Look, upper: bool, fill: Fill) -> u32 {
     });
     // The tag of the last byte's page: an operand across two pages is not found.
     asm.lea(RDX, Mem::at(address, last));
-    asm.alu_imm(true, alu::AND, RDX, -4096);
-    asm.alu_mem(alu::OR, RDX, frame(8 + generation(upper)));
+    tlb_tag(asm, RDX, upper, 8);
     tlb_entry(asm, address, 8);
     asm.alu_mem(alu::CMP, RDX, tag);
     let unknown = asm.jcc(cc::NE);
@@ -535,8 +549,7 @@ fn miss(asm: &mut Asm, look: Look, upper: bool, fill: Fill) -> u32 {
     let crossing = asm.jcc(cc::A);
     // Perhaps it lies in the other half.
     asm.load(RDX, frame(8 + SPARE_TARGET));
-    asm.alu_imm(true, alu::AND, RDX, -4096);
-    asm.alu_mem(alu::OR, RDX, frame(8 + generation(!upper)));
+    tlb_tag(asm, RDX, !upper, 8);
     asm.alu_mem(alu::CMP, RDX, tag);
     let unknown = asm.jcc(cc::NE);
     known(asm, look, !upper, fill);
@@ -547,7 +560,9 @@ fn miss(asm: &mut Asm, look: Look, upper: bool, fill: Fill) -> u32 {
         asm.alu_imm(false, alu::OR, RCX, FILL_WRITE as i32);
     }
     asm.jmp_to(fill.walk[usize::from(look.direct)]);
-    unaligned.into_iter().chain([crossing]).for_each(|at| asm.land(at));
+    for at in unaligned.into_iter().chain([crossing]) {
+        asm.land(at);
+    }
     asm.load(RDX, frame(8 + SPARE));
     asm.jmp_to(fill.refuse);
     here
