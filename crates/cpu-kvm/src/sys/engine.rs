@@ -17,7 +17,7 @@ use riad_memory::{GuestMemory, PAGE_SIZE};
 
 use super::cpuid::Answers;
 use super::exits::Exits;
-use super::host::{Kind, create_vm, open, unavailable};
+use super::host::{Kind, create_vm, enough_processors, open, unavailable};
 use super::kick::Mailbox;
 use super::lapic::Stopped;
 use super::routes::{PINS, Routes};
@@ -103,11 +103,7 @@ impl KvmEngine {
     ) -> Result<Self, Error> {
         let kvm = open()?;
         let most = u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX);
-        if config.count > most {
-            return Err(unavailable(format!(
-                "this host's KVM gives a machine at most {most} processors; use --cpus {most}"
-            )));
-        }
+        enough_processors(config.count, most)?;
         let answers = Answers::new(&kvm, model, config.count, config.tsc_khz)?;
         let vm = create_vm(&kvm)?;
         let refused = |what: &str, error: kvm_ioctls::Error| {
