@@ -1,6 +1,7 @@
 //! A machine in the kernel: memory slots, interrupt routes, time, and its processors.
 #![expect(unsafe_code, reason = "the kernel is told where guest memory lies")]
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -13,8 +14,9 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use riad_clock::SharedClock;
 use riad_cpu::x86::{LapicState, VcpuState, model, msr as number};
 use riad_cpu::{Bus, Engine, Error, Vcpu, VcpuConfig};
-use riad_memory::{GuestMemory, PAGE_SIZE};
+use riad_memory::{Gpa, GuestMemory, PAGE_SIZE};
 
+use super::bells::Bells;
 use super::cpuid::Answers;
 use super::exits::Exits;
 use super::host::{Kind, create_vm, enough_processors, open, unavailable};
@@ -65,6 +67,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     /// Held while [`forget_shadows`](Self::forget_shadows) is at it.
     shadows: Mutex<()>,
+    bells: Bells,
     routes: Mutex<Routes>,
     logging: Mutex<bool>,
     cells: RwLock<Vec<Arc<Cell>>>,
@@ -135,6 +138,7 @@ impl KvmEngine {
             vulnerabilities,
             kind: Kind::here(),
             shadows: Mutex::new(()),
+            bells: Bells::new(&kvm),
             routes: Mutex::default(),
             logging: Mutex::new(false),
             cells: RwLock::default(),
@@ -321,6 +325,22 @@ impl Engine for KvmEngine {
 
     fn send_msi(&self, address: u64, data: u32) {
         self.shared.send(address, data);
+    }
+
+    fn hang_bell(&self, at: Gpa, bell: BorrowedFd<'_>) -> bool {
+        match self.shared.bells.hang(&self.shared.vm, at, bell) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, at = at.0, "a notification leaves the guest");
+                false
+            }
+        }
+    }
+
+    fn take_bell_down(&self, at: Gpa, bell: BorrowedFd<'_>) {
+        if let Err(error) = self.shared.bells.take_down(&self.shared.vm, at, bell) {
+            tracing::warn!(%error, at = at.0, "KVM keeps a bell that nobody hears");
+        }
     }
 
     fn set_extint(&self, level: bool) {
