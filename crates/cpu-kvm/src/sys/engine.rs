@@ -25,7 +25,7 @@ use super::lapic::Stopped;
 use super::routes::{PINS, Routes};
 use super::time::{TimeBase, hold_back};
 use super::vcpu::KvmVcpu;
-use super::{lapic, msr, time};
+use super::{lapic, msr, routes, time};
 use crate::Model;
 
 /// Three pages that the kernel keeps for itself on Intel processors that cannot run real mode (KVM API
@@ -260,9 +260,12 @@ impl Shared {
         )))
     }
 
-    /// Hands a message to the kernel's local APICs (KVM API 4.71).
+    /// Hands a message to the kernel's local APICs (KVM API 4.71). A device's is one system call and
+    /// no lock.
     fn send(&self, address: u64, data: u32) {
-        if let Err(error) = lock(&self.routes).learn(&self.vm, (address, data)) {
+        if routes::has_end((address, data))
+            && let Err(error) = lock(&self.routes).learn(&self.vm, (address, data))
+        {
             tracing::warn!(%error, "the end of a level-triggered interrupt may go unnoticed");
         }
         let msi = kvm_msi {
