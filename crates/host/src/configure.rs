@@ -13,13 +13,13 @@ use riad_agent::protocol::ExecRequest;
 use riad_disk::RawDisk;
 use riad_image::rootfs::parse_progress_line;
 use riad_image::{Configure, Progress, Stage as BuildStage};
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{EngineKind, Guest, VmConfig};
 
 use crate::boot::Booted;
 use crate::kernel::read;
 use crate::limits::Limits;
 use crate::observed::Unflushed;
-use crate::{Error, cmdline, host_cpus, printable};
+use crate::{Error, cmdline, engine, host_cpus, printable};
 
 /// Processors for it. Scripts run one after another, and the second processor takes what runs
 /// beside them.
@@ -52,7 +52,7 @@ impl Configure for Configurer {
         script: &str,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let engine = choose_engine(self.engine).map_err(Error::Vm)?;
+        let engine = engine::choose(self.engine)?;
         let limits = Limits::new(engine);
         let guest = Guest {
             kernel_name: kernel.display().to_string(),

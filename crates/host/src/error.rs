@@ -55,6 +55,12 @@ pub enum Error {
     /// The machine cannot be built as asked.
     #[error(transparent)]
     Vm(riad_vmm::Error),
+    /// KVM was asked for, and the one here does not run programs.
+    #[error(
+        "this host's KVM ({0}) runs kernels and not the programs above them: SYSCALL does not take them to \
+         their kernel there. Leave --engine out, or use --engine soft; `riad boot --engine kvm` runs kernels"
+    )]
+    NoPrograms(String),
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] riad_disk::Error),

@@ -32,7 +32,7 @@ use std::time::Instant;
 use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{EngineKind, Guest, VmConfig};
 
 pub use client::{Connection, News};
 pub use launch::{Started, start};
@@ -47,7 +47,7 @@ use crate::machines::{
 };
 use crate::room::{self, Room};
 use crate::timings::{Counts, Stopwatch};
-use crate::{ConsoleTail, Error, Stage, cmdline, images};
+use crate::{ConsoleTail, Error, Stage, cmdline, engine, images};
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
 use vitals::Gauges;
@@ -147,7 +147,7 @@ struct Prepared {
 }
 
 fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
-    let engine = choose_engine(config.engine).map_err(Error::Vm)?;
+    let engine = engine::choose(config.engine)?;
     let image = Machines::base(folder, config)?;
     let initrd = image.initramfs(images::agent(&image.meta().arch)?)?;
     let socket = folder.path().join(crate::machines::SOCKET);
