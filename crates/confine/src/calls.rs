@@ -221,11 +221,14 @@ pub(crate) const TERMINAL: &[Call] = &[
     (nr::ioctl, equals(1, sys::TIOCGWINSZ)),
 ];
 
-/// What KVM is asked (all of its requests have one letter), and forgetting the signal that called a
-/// processor back from it.
+/// What KVM is asked (all of its requests have one letter), forgetting the signal that called a
+/// processor back from it, and the timers that end a processor's turn where KVM emulates.
 pub(crate) const KVM: &[Call] = &[
     (nr::ioctl, Masked { arg: 1, mask: 0xff00, is: sys::KVMIO << 8 }),
     (nr::rt_sigtimedwait, Always),
+    (nr::timer_create, Always),
+    (nr::timer_settime, Always),
+    (nr::timer_delete, Always),
 ];
 
 /// `/dev/kvm`, and the list of the kernel's modules, which tells the kinds of KVM apart; Landlock names

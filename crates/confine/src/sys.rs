@@ -91,6 +91,9 @@ pub(crate) mod nr {
         statx = SYS_statx;
         sysinfo = SYS_sysinfo;
         tgkill = SYS_tgkill;
+        timer_create = SYS_timer_create;
+        timer_delete = SYS_timer_delete;
+        timer_settime = SYS_timer_settime;
         unlinkat = SYS_unlinkat;
         write = SYS_write;
         writev = SYS_writev;
