@@ -2,14 +2,14 @@
 
 use crate::calls::{
     Call, DISK, EVENTS, FILES, KVM, LIFE, MEMORY, NEW_CODE, NEW_MACHINE, NEW_THREADS, OPEN_KVM,
-    READ, SERVE, SIGNAL_OWN, STREAMS, TERMINAL, WRITE,
+    READ, SERVE, SHORT_DISK, SIGNAL_OWN, STREAMS, TERMINAL, WRITE,
 };
 
 /// What a thread is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Runs a processor: the thread that a mistake in the translator would give away. Devices answer
-    /// to registers here, so consoles are written and other threads woken.
+    /// to registers here, so consoles are written, other threads woken, and short requests to disks served.
     Vcpu,
     /// Wakes others in time.
     Timer,
@@ -50,7 +50,7 @@ impl Kind {
     /// What threads of this kind may ask.
     fn groups(self) -> &'static [&'static [Call]] {
         match self {
-            Self::Vcpu => &[LIFE, MEMORY, WRITE, EVENTS, SIGNAL_OWN],
+            Self::Vcpu => &[LIFE, MEMORY, WRITE, EVENTS, SIGNAL_OWN, SHORT_DISK],
             Self::Gatherer => &[LIFE, MEMORY, WRITE],
             Self::Timer => &[LIFE, MEMORY, WRITE, SIGNAL_OWN],
             Self::Disk => &[LIFE, MEMORY, WRITE, READ, DISK],

@@ -62,6 +62,7 @@ pub(crate) mod nr {
         prctl = SYS_prctl;
         pread64 = SYS_pread64;
         preadv = SYS_preadv;
+        preadv2 = SYS_preadv2;
         pwrite64 = SYS_pwrite64;
         pwritev = SYS_pwritev;
         read = SYS_read;
