@@ -57,7 +57,7 @@ impl Configure for Configurer {
         let guest = Guest {
             kernel_name: kernel.display().to_string(),
             kernel: read("kernel", kernel)?,
-            cmdline: cmdline::agent_machine(limits.scale(), true, None),
+            cmdline: cmdline::agent_machine(limits.scale(), true, "/dev/vda", None),
             modules: vec![(String::new(), read("initial RAM disk", initramfs)?)],
         };
         let disk = RawDisk::open(rootfs_image, false).map_err(Error::Disk)?;

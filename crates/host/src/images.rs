@@ -1,8 +1,12 @@
 //! Images on this computer: finding, building, listing and removing them.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use riad_image::{BuildOptions, Image, ImportOptions, Store};
+use riad_disk::{Disk, Qcow2};
+use riad_image::{BuildOptions, DiskBytes, Image, ImportOptions, KernelFrom, Store};
 pub use riad_image::{ImageMeta, ImageRef, Listed, Progress, Pruned, Stage as BuildStage};
 use riad_vmm::EngineKind;
 
@@ -161,22 +165,63 @@ pub fn find(name: &str) -> Result<Image, Error> {
     }
 }
 
-/// Makes an image of a raw disk, or of an archive of a root file system, with the kernel of another
-/// image. `size` is that of the file system an archive is written to.
+/// A disk in QEMU's format, for whoever knows bytes alone.
+#[derive(Debug)]
+struct Unpacked(Qcow2);
+
+impl DiskBytes for Unpacked {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, buffer).map_err(io::Error::other)
+    }
+}
+
+/// Where an imported image has its kernel from.
+#[derive(Debug, Clone)]
+pub enum ImportKernel {
+    /// From itself, or that of the image `debian` if there is none in it.
+    Own,
+    /// That of an image, by its name or id.
+    Of(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// Makes an image of a disk, raw or qcow2, or of an archive of a root file system. `size` is that of the
+/// file system an archive is written to.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn import(
     file: &Path,
     name: &str,
-    kernel_of: &str,
+    kernel: &ImportKernel,
     size: Option<u64>,
     observer: &mut dyn Observer,
 ) -> Result<Image, Error> {
+    let opened = File::open(file);
+    let opened =
+        opened.map_err(|source| Error::File { what: "disk", path: file.to_owned(), source })?;
+    let disk: Option<Arc<dyn DiskBytes>> = match Qcow2::is_one(&opened) {
+        true => {
+            let disk = Qcow2::open(opened, file.display().to_string()).map_err(Error::Disk)?;
+            Some(Arc::new(Unpacked(disk)))
+        }
+        false => None,
+    };
     let options = ImportOptions {
         file: file.to_owned(),
         name: name.to_owned(),
-        kernel_of: find(kernel_of)?,
+        disk,
+        arch: crate::DEFAULT_ARCH.to_owned(),
+        kernel: match kernel {
+            ImportKernel::Own => KernelFrom::Own { otherwise: find("debian").ok() },
+            ImportKernel::Of(image) => KernelFrom::Image(find(image)?),
+            ImportKernel::File(file) => KernelFrom::File(file.clone()),
+        },
         size: size.unwrap_or(riad_image::DEFAULT_SIZE),
     };
     let mut progress = |progress: Progress| observer.image(&progress);

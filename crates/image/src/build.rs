@@ -273,6 +273,7 @@ impl Build<'_> {
             archives: indexes.archives.iter().map(|a| format!("{} {}", a.base, a.suite)).collect(),
             packages: records,
             modules,
+            root_partition: None,
             files: Vec::new(),
         };
         // Not an image yet for anybody: it lies in the work directory.

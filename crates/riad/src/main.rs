@@ -8,6 +8,7 @@ mod console;
 mod cp;
 mod create;
 mod delete;
+mod disk;
 mod doctor;
 mod events;
 mod exec;
@@ -99,6 +100,7 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
         Verb::Boot(args) => boot::boot(args),
+        Verb::Disk(verb) => disk::disk(verb, format),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use super::control::{Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
-use crate::machines::{Folder, MachineError, Phase, RunState, SOCKET, State};
+use crate::machines::{DiskName, Folder, MachineError, Phase, RunState, SOCKET, State};
 use crate::{Command, Error, printable};
 
 /// How long a process that is about to be gone is given.
@@ -163,6 +163,15 @@ impl Connection {
     pub fn grow(mut self, size: u64) -> Result<Option<String>, MachineError> {
         let note = self.ask(&Order::Grow { size })?;
         Ok(note.as_str().filter(|note| !note.is_empty()).map(printable))
+    }
+
+    /// Makes a disk that is attached to the machine larger while it runs.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn grow_disk(mut self, disk: &DiskName, size: u64) -> Result<(), MachineError> {
+        let disk = disk.to_string();
+        self.ask(&Order::GrowDisk { disk, size }).map(drop)
     }
 
     /// What is true of the machine, now and whenever it changes.
