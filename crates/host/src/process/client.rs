@@ -299,7 +299,19 @@ impl Folder {
         measure(fd?, limit).inspect_err(|error| tracing::debug!(%error, "no measures")).ok()
     }
 
-    /// Runs a command in the machine, which must run.
+    /// A connection to the agent; of a machine that is on its way there, once it answers.
+    fn session(&self) -> Result<OwnedFd, MachineError> {
+        // Asked at once, and not first whether it can be: most can, and are waited for by people.
+        match Connection::open(self)?.session() {
+            Err(MachineError::Process { .. }) if self.state()? == State::Starting => {
+                self.wait_ready()?;
+                Connection::open(self)?.session()
+            }
+            connected => connected,
+        }
+    }
+
+    /// Runs a command in the machine, which must run, or be about to.
     ///
     /// # Errors
     /// [`Error::NotStarted`] when there is no such command, [`Error::Aborted`] when the caller gave
@@ -311,7 +323,7 @@ impl Folder {
         control: Option<&ControlReceiver>,
     ) -> Result<ExitStatus, Error> {
         command.run(io, |request, io| {
-            let stream = Connection::open(self)?.session()?;
+            let stream = self.session()?;
             match run_session(stream, request, io, control) {
                 Ok(end) => Ok(end.status),
                 Err(error @ ClientError::NotStarted(_)) => Err(Error::NotStarted(error)),
