@@ -172,6 +172,10 @@ pub(crate) const FILES: &[Call] = &[
     (nr::flock, Always),
 ];
 
+/// Directories, and the modes of files, below what Landlock leaves.
+pub(crate) const TREES: &[Call] =
+    &[(nr::mkdirat, Always), (nr::mkdir, Always), (nr::rmdir, Always), (nr::fchmod, Always)];
+
 /// Guest memory and code memory: files that have no name.
 pub(crate) const NEW_MACHINE: &[Call] = &[
     (nr::memfd_create, Always),

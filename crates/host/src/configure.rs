@@ -16,6 +16,7 @@ use riad_image::{Configure, Progress, Stage as BuildStage};
 use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
 
 use crate::boot::Booted;
+use crate::images::confine;
 use crate::kernel::read;
 use crate::limits::Limits;
 use crate::observed::Unflushed;
@@ -35,15 +36,26 @@ const LINE: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Configurer {
     engine: EngineKind,
+    /// Whether this process makes the image and does nothing else.
+    apart: bool,
 }
 
 impl Configurer {
-    pub(crate) fn new(engine: EngineKind) -> Self {
-        Self { engine }
+    pub(crate) fn new(engine: EngineKind, apart: bool) -> Self {
+        Self { engine, apart }
     }
 }
 
 impl Configure for Configurer {
+    fn fetched(&mut self, store: &Path, packages: &Path) {
+        if !self.apart {
+            return;
+        }
+        // What measures and looks around does so while it can.
+        self.engine = choose_engine(self.engine).unwrap_or(self.engine);
+        confine(store, &[packages], self.engine == EngineKind::Kvm);
+    }
+
     fn configure(
         &mut self,
         rootfs_image: &Path,

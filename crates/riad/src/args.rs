@@ -131,6 +131,12 @@ pub(crate) enum Verb {
         /// The machine's folder
         folder: PathBuf,
     },
+    /// Be the process that makes an image: what is wanted comes from standard input
+    #[command(hide = true)]
+    MakeImage {
+        /// The process that wants it
+        parent: u32,
+    },
     /// Remove what an interrupted build has left
     #[command(hide = true)]
     Sweep {

@@ -15,6 +15,7 @@ mod exec;
 mod image;
 mod logs;
 mod ls;
+mod make_image;
 mod provision;
 mod rename;
 mod report;
@@ -105,6 +106,7 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),
         Verb::Complete(args) => completion::complete(args),
+        Verb::MakeImage { parent } => make_image::make_image(parent),
         Verb::Sweep { status } => Ok(sweep::sweep(status)),
     }
 }

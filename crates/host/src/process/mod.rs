@@ -128,7 +128,7 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
 }
 
 /// An error and its causes. A cause that the error has told already is not said again.
-fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
