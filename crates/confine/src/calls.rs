@@ -108,11 +108,16 @@ pub(crate) const EVENTS: &[Call] = &[
 /// Signals between threads of this process: a thread that is wanted back from KVM, or that aborts.
 pub(crate) const SIGNAL_OWN: &[Call] = &[(nr::tgkill, Own { arg: 0 })];
 
+/// What a processor does to disks that are open: requests that take no time it serves itself.
+pub(crate) const SHORT_DISK: &[Call] =
+    &[(nr::pread64, Always), (nr::preadv2, Always), (nr::pwrite64, Always), (nr::pwritev, Always)];
+
 /// Disks that are open.
 pub(crate) const DISK: &[Call] = &[
     (nr::pread64, Always),
     (nr::pwrite64, Always),
     (nr::preadv, Always),
+    (nr::preadv2, Always),
     (nr::pwritev, Always),
     (nr::lseek, Always),
     (nr::fallocate, Always),
@@ -166,6 +171,10 @@ pub(crate) const FILES: &[Call] = &[
     (nr::unlink, Always),
     (nr::flock, Always),
 ];
+
+/// Directories, and the modes of files, below what Landlock leaves.
+pub(crate) const TREES: &[Call] =
+    &[(nr::mkdirat, Always), (nr::mkdir, Always), (nr::rmdir, Always), (nr::fchmod, Always)];
 
 /// Guest memory and code memory: files that have no name.
 pub(crate) const NEW_MACHINE: &[Call] = &[

@@ -23,6 +23,14 @@ pub enum Error {
     /// The image could not be found, built or removed.
     #[error(transparent)]
     Image(#[from] riad_image::Error),
+    /// An image could not be made, in a process apart.
+    #[error("{sentence}")]
+    Apart {
+        /// What that process said.
+        sentence: String,
+        /// The last lines of the console of the machine that was to configure it, where they may tell more.
+        console: Option<ConsoleTail>,
+    },
     /// There is nothing of that name to remove.
     #[error("there is no image called '{0}'; `riad image ls` lists the images that there are")]
     NoSuchImage(String),
@@ -190,6 +198,7 @@ impl Error {
             | Self::Agent { console, .. }
             | Self::Unreachable { console, .. } => Some(console),
             Self::Named(MachineError::NotStarted { console, .. }) => Some(console),
+            Self::Apart { console, .. } => console.as_ref(),
             _ => None,
         }
     }

@@ -156,7 +156,12 @@ fn guest(options: &MachineOptions, image: &Image, limits: Limits) -> Result<Gues
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
         kernel: read("kernel", &kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), quiet, options.append.as_deref()),
+        cmdline: cmdline::agent_machine(
+            limits.scale(),
+            quiet,
+            &cmdline::root_device(image),
+            options.append.as_deref(),
+        ),
         modules: vec![(String::new(), read("initial RAM disk", &initrd)?)],
     })
 }

@@ -8,12 +8,14 @@ mod console;
 mod cp;
 mod create;
 mod delete;
+mod disk;
 mod doctor;
 mod events;
 mod exec;
 mod image;
 mod logs;
 mod ls;
+mod make_image;
 mod provision;
 mod rename;
 mod report;
@@ -99,10 +101,12 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
         Verb::Boot(args) => boot::boot(args),
+        Verb::Disk(verb) => disk::disk(verb, format),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),
         Verb::Complete(args) => completion::complete(args),
+        Verb::MakeImage { parent } => make_image::make_image(parent),
         Verb::Sweep { status } => Ok(sweep::sweep(status)),
     }
 }

@@ -455,12 +455,11 @@ impl PciDevice for VirtioPci {
             layout::DEVICE => lock(&self.inner).device.write_config(within, data),
             layout::NOTIFY => {
                 let index = within / u64::from(layout::NOTIFY_MULTIPLIER);
-                let inner = lock(&self.inner);
+                let mut inner = lock(&self.inner);
                 if let Ok(index) = u16::try_from(index)
                     && usize::from(index) < inner.queues.len()
-                    && let Some(bell) = inner.device.bell(index)
                 {
-                    bell.ring();
+                    inner.device.notify(index);
                 }
             }
             layout::MSIX_TABLE => lock(&self.signals.msix).table_write(within, data),

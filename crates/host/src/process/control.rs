@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the protocol that this build speaks. A request says the version that brought it
 /// ([`Order::since`]), so that a process of an older Riad obeys what it knows.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest request, in bytes, with the newline.
 pub const MOST_REQUEST: usize = 4096;
@@ -45,6 +45,14 @@ pub enum Order {
         /// Its new size in bytes.
         size: u64,
     },
+    /// Makes a disk that is attached larger; what is on it is the guest's. Since version 3.
+    #[serde(rename = "grow-disk")]
+    GrowDisk {
+        /// The disk's name.
+        disk: String,
+        /// Its new size in bytes.
+        size: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +74,7 @@ impl Order {
         match self {
             Self::Status | Self::Session | Self::Stop { .. } | Self::Console | Self::Events => 1,
             Self::Stats | Self::Provision { .. } | Self::Grow { .. } => 2,
+            Self::GrowDisk { .. } => 3,
         }
     }
 

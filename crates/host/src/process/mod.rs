@@ -23,6 +23,7 @@ mod sys;
 mod tap;
 mod vitals;
 
+use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -81,6 +82,8 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     };
     tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
+    let attached = prepared.as_ref().map_or_else(|_| Vec::new(), |p| p.attached.clone());
+    let names = attached.iter().filter_map(|disk| disk.label()).map(str::to_owned);
     let state = RunState {
         schema: RunState::SCHEMA,
         pid: std::process::id(),
@@ -93,12 +96,13 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
         stage: Stage::Start.name().to_owned(),
         stages: Vec::new(),
         system: None,
+        disks: names.collect(),
         confined,
         warnings: Vec::new(),
         waits: None,
         ended: None,
     };
-    let shared = Shared::new(folder, tap, gauges, journal, state);
+    let shared = Shared::new(folder, tap, gauges, journal, state, attached);
     let told = {
         let shared = shared.clone();
         let is_born = |state: &RunState| state.phase != Phase::Starting;
@@ -124,7 +128,7 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
 }
 
 /// An error and its causes. A cause that the error has told already is not said again.
-fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -144,6 +148,8 @@ struct Prepared {
     /// The initial RAM disk, which is in the image's directory.
     initrd: PathBuf,
     listener: UnixListener,
+    /// Disks that are attached, in order.
+    attached: Vec<Arc<RawDisk>>,
 }
 
 fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
@@ -152,7 +158,8 @@ fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
     let initrd = image.initramfs(images::agent(&image.meta().arch)?)?;
     let socket = folder.path().join(crate::machines::SOCKET);
     let listener = server::bind(folder.path()).map_err(MachineError::io("listen on", &socket))?;
-    Ok(Prepared { engine, image, initrd, listener })
+    let attached = Machines::open_disks(folder, config)?.into_iter().map(Arc::new).collect();
+    Ok(Prepared { engine, image, initrd, listener, attached })
 }
 
 /// Runs the machine until its guest powers off, however often it restarts before.
@@ -162,7 +169,7 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, listener } = prepared;
+    let Prepared { engine, image, initrd, listener, attached } = prepared;
     let mut watch = Stopwatch::new(began);
     server::serve_all(listener, shared)
         .and_then(|()| provision::serve(shared))
@@ -180,13 +187,14 @@ fn run(
         Layer::grow(&path, config.disk)?;
     }
     let layer = Arc::new(Layer::open(&path, base)?);
-    shared.set_disk(&layer);
-    let disk = roomy(layer, shared)?;
+    shared.set_disk(&layer, image.meta().root_partition);
+    let disks = attached.into_iter().map(|disk| disk as Arc<dyn Disk>);
+    let disks = roomy([layer as Arc<dyn Disk>].into_iter().chain(disks), shared)?;
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
-        let guest = guest(shared.folder().name(), config, &image.kernel(), &initrd, limits)?;
-        let hardware = vm_config(config, engine, &disk);
+        let guest = guest(shared.folder().name(), config, &image, &initrd, limits)?;
+        let hardware = vm_config(config, engine, &disks);
         let after = After {
             grown,
             boot: config.boot,
@@ -195,7 +203,7 @@ fn run(
         };
         let result = one(shared, &hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
-        disk.flush()?;
+        disks.iter().try_for_each(|disk| disk.flush())?;
         match result? {
             Over::PoweredOff => return Ok(How::PoweredOff),
             Over::Unplugged => return Ok(How::Forced),
@@ -217,43 +225,51 @@ struct After {
     limits: Limits,
 }
 
-/// A disk whose want of room is written down, by a thread that may.
-fn roomy(disk: Arc<dyn Disk>, shared: &Shared) -> Result<Arc<dyn Disk>, Error> {
+/// Disks whose want of room is written down, by a thread that may.
+fn roomy(
+    disks: impl Iterator<Item = Arc<dyn Disk>>,
+    shared: &Shared,
+) -> Result<Vec<Arc<dyn Disk>>, Error> {
     let (sender, changed) = sync_channel(1);
-    let waits = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&waits);
-    let disk = Room::new(
-        disk,
-        Box::new(move |why| {
-            *lock(&told) = why.map(|why| room::sentence(Some(why)));
+    // What the guest waits for, by the number of the disk that it does for.
+    let waits = Arc::new(Mutex::new(BTreeMap::new()));
+    let watched = (0usize..).zip(disks).map(|(number, disk)| {
+        let (told, sender) = (Arc::clone(&waits), sender.clone());
+        let tell = move |why: Option<&riad_disk::Error>| {
+            match why {
+                Some(why) => lock(&told).insert(number, room::sentence(Some(why))),
+                None => lock(&told).remove(&number),
+            };
             // If it is full, the thread is about to look.
             let _ = sender.try_send(());
-        }),
-    );
+        };
+        Arc::new(Room::new(disk, Box::new(tell))) as Arc<dyn Disk>
+    });
+    let watched = watched.collect();
     let shared = shared.clone();
     let body = move || {
         while changed.recv().is_ok() {
-            let waits = lock(&waits).clone();
+            let waits = lock(&waits).values().next().cloned();
             shared.waits(waits);
         }
     };
     let thread = riad_confine::spawn(Kind::Control, "room", body);
     thread.map_err(|source| Error::Host { what: "a thread", source })?;
-    Ok(Arc::new(disk))
+    Ok(watched)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn vm_config(config: &MachineConfig, engine: EngineKind, disk: &Arc<dyn Disk>) -> VmConfig {
+fn vm_config(config: &MachineConfig, engine: EngineKind, disks: &[Arc<dyn Disk>]) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
         cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: vec![Arc::clone(disk)],
+        disks: disks.to_vec(),
         ..VmConfig::default()
     }
 }
@@ -276,7 +292,7 @@ fn one(
         console: booting.console().clone(),
         teller: booting.teller().clone(),
         meter: booting.meter(),
-        root_disk: booting.root_disk(),
+        disks: booting.disks(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {
@@ -293,15 +309,16 @@ fn one(
 fn guest(
     name: &Name,
     config: &MachineConfig,
-    kernel: &Path,
+    image: &Image,
     initrd: &Path,
     limits: Limits,
 ) -> Result<Guest, Error> {
     let words = cmdline::named_machine(name, config);
+    let (kernel, root) = (image.kernel(), cmdline::root_device(image));
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
-        kernel: read("kernel", kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), false, Some(&words)),
+        kernel: read("kernel", &kernel)?,
+        cmdline: cmdline::agent_machine(limits.scale(), false, &root, Some(&words)),
         modules: vec![(String::new(), read("initial RAM disk", initrd)?)],
     })
 }
