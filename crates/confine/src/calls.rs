@@ -110,11 +110,16 @@ pub(crate) const EVENTS: &[Call] = &[
 /// Signals between threads of this process: a thread that is wanted back from KVM, or that aborts.
 pub(crate) const SIGNAL_OWN: &[Call] = &[(nr::tgkill, Own { arg: 0 })];
 
+/// What a processor does to disks that are open: requests that take no time it serves itself.
+pub(crate) const SHORT_DISK: &[Call] =
+    &[(nr::pread64, Always), (nr::preadv2, Always), (nr::pwrite64, Always), (nr::pwritev, Always)];
+
 /// Disks that are open.
 pub(crate) const DISK: &[Call] = &[
     (nr::pread64, Always),
     (nr::pwrite64, Always),
     (nr::preadv, Always),
+    (nr::preadv2, Always),
     (nr::pwritev, Always),
     (nr::lseek, Always),
     (nr::fallocate, Always),
@@ -217,6 +222,10 @@ pub(crate) const FILES: &[Call] = &[
     (nr::flock, Always),
 ];
 
+/// Directories, and the modes of files, below what Landlock leaves.
+pub(crate) const TREES: &[Call] =
+    &[(nr::mkdirat, Always), (nr::mkdir, Always), (nr::rmdir, Always), (nr::fchmod, Always)];
+
 /// Guest memory and code memory: files that have no name.
 pub(crate) const NEW_MACHINE: &[Call] = &[
     (nr::memfd_create, Always),
@@ -271,11 +280,14 @@ pub(crate) const TERMINAL: &[Call] = &[
     (nr::ioctl, equals(1, sys::TIOCGWINSZ)),
 ];
 
-/// What KVM is asked (all of its requests have one letter), and forgetting the signal that called a
-/// processor back from it.
+/// What KVM is asked (all of its requests have one letter), forgetting the signal that called a
+/// processor back from it, and the timers that end a processor's turn where KVM emulates.
 pub(crate) const KVM: &[Call] = &[
     (nr::ioctl, Masked { arg: 1, mask: 0xff00, is: sys::KVMIO << 8 }),
     (nr::rt_sigtimedwait, Always),
+    (nr::timer_create, Always),
+    (nr::timer_settime, Always),
+    (nr::timer_delete, Always),
 ];
 
 /// `/dev/kvm`, and the list of the kernel's modules, which tells the kinds of KVM apart; Landlock names

@@ -18,6 +18,8 @@ pub(crate) enum Right {
     Read,
     /// Files are made, read, written, replaced and removed.
     Write,
+    /// Directories too are made, moved and removed.
+    Keep,
     /// A device is read, written and asked.
     Device,
 }
@@ -32,6 +34,9 @@ impl Right {
                     | AccessFs::Truncate
                     | AccessFs::MakeReg
                     | AccessFs::RemoveFile
+            }
+            Self::Keep => {
+                Self::Write.access() | AccessFs::MakeDir | AccessFs::RemoveDir | AccessFs::Refer
             }
             Self::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
         }

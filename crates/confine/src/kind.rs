@@ -2,7 +2,7 @@
 
 use crate::calls::{
     Call, DISK, EVENTS, FILES, INTERNET, KVM, LIFE, MEMORY, NEW_CODE, NEW_MACHINE, NEW_THREADS,
-    OPEN_KVM, READ, RESOLVERS, SERVE, SIGNAL_OWN, STREAMS, TAP, TERMINAL, WRITE,
+    OPEN_KVM, READ, RESOLVERS, SERVE, SHORT_DISK, SIGNAL_OWN, STREAMS, TAP, TERMINAL, TREES, WRITE,
 };
 
 /// What some processes have for their machines, and others have not.
@@ -18,7 +18,7 @@ pub(crate) struct Means {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Runs a processor: the thread that a mistake in the translator would give away. Devices answer
-    /// to registers here, so consoles are written and other threads woken.
+    /// to registers here, so consoles are written, other threads woken, and short requests to disks served.
     Vcpu,
     /// Wakes others in time.
     Timer,
@@ -37,6 +37,9 @@ pub enum Kind {
     /// Serves a machine from beside it in a process of its own: hears of its agent, answers on its
     /// control socket, writes its state down, builds it anew when it restarts.
     Control,
+    /// Makes an image in a process of its own: unpacks what was fetched, keeps the store of images, and
+    /// has a guest configure the packages.
+    Builder,
     /// Does so in the process of the command that was typed: carries streams, knows a terminal, and
     /// has no files at all.
     Command,
@@ -44,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds. A new one is added here, and gets its line in [`groups`](Self::groups).
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Vcpu,
         Self::Timer,
         Self::Gatherer,
@@ -53,6 +56,7 @@ impl Kind {
         Self::Network,
         Self::Listener,
         Self::Control,
+        Self::Builder,
         Self::Command,
     ];
 
@@ -70,7 +74,7 @@ impl Kind {
     /// What threads of this kind may ask.
     fn groups(self) -> &'static [&'static [Call]] {
         match self {
-            Self::Vcpu => &[LIFE, MEMORY, WRITE, EVENTS, SIGNAL_OWN],
+            Self::Vcpu => &[LIFE, MEMORY, WRITE, EVENTS, SIGNAL_OWN, SHORT_DISK],
             Self::Gatherer => &[LIFE, MEMORY, WRITE],
             Self::Timer => &[LIFE, MEMORY, WRITE, SIGNAL_OWN],
             Self::Disk => &[LIFE, MEMORY, WRITE, READ, DISK],
@@ -86,6 +90,21 @@ impl Kind {
                 STREAMS,
                 SERVE,
                 FILES,
+                DISK,
+                SIGNAL_OWN,
+                NEW_MACHINE,
+                NEW_CODE,
+                NEW_THREADS,
+            ],
+            Self::Builder => &[
+                LIFE,
+                MEMORY,
+                WRITE,
+                READ,
+                EVENTS,
+                STREAMS,
+                FILES,
+                TREES,
                 DISK,
                 SIGNAL_OWN,
                 NEW_MACHINE,
@@ -112,7 +131,7 @@ impl Kind {
     /// As [`groups`](Self::groups), in a process that has such means.
     pub(crate) fn calls(self, means: Means) -> impl Iterator<Item = &'static Call> {
         let Means { kvm, network } = means;
-        let builds = matches!(self, Self::Control | Self::Command);
+        let builds = matches!(self, Self::Control | Self::Builder | Self::Command);
         let on_kvm: &[&[Call]] = match (kvm, builds) {
             (false, _) => &[],
             (true, false) => &[KVM],

@@ -71,6 +71,13 @@ impl Process {
         self
     }
 
+    /// It keeps whole trees in this directory.
+    #[must_use]
+    pub fn keeps(mut self, path: &Path) -> Self {
+        self.files.push((path.to_owned(), Right::Keep));
+        self
+    }
+
     /// Gives up everything else, for good. To be called by the process's one thread: others would
     /// keep what they have. Gives the names of what the kernel took; what it does not know is told in
     /// the log, and so is a thread that was left over, with which nothing counts as taken.

@@ -79,7 +79,11 @@ fn confined<T: Send>(
 }
 
 fn process(bench: &Bench, own: Kind) -> Process {
-    Process::new(own).reads(&bench.image).writes(&bench.own)
+    let process = Process::new(own).reads(&bench.image);
+    match own {
+        Kind::Builder => process.keeps(&bench.own),
+        _ => process.writes(&bench.own),
+    }
 }
 
 /// As [`confined`], in such a process.
@@ -133,7 +137,6 @@ fn tries_to_get_out(bench: &Bench) {
     refused("moving out", fs::rename(bench.own.join("file"), bench.other.join("moved")));
     refused("a link", std::os::unix::fs::symlink("/etc/passwd", bench.own.join("link")));
     refused("a hard link", fs::hard_link(&bench.socket, bench.own.join("hard")));
-    refused("a directory", fs::create_dir(bench.own.join("directory")));
     refused("rights", fs::set_permissions(&bench.own, fs::Permissions::from_mode(0o777)));
     refused("listening", TcpListener::bind("127.0.0.1:0"));
     refused("a socket", UnixStream::connect(&bench.socket));
@@ -162,8 +165,18 @@ fn tries_to_get_out(bench: &Bench) {
 #[test]
 fn no_thread_of_any_kind_gets_out() {
     let bench = bench();
-    for own in [Kind::Control, Kind::Command] {
-        confined(&bench, own, None, || tries_to_get_out_alone(&bench));
+    for own in [Kind::Control, Kind::Command, Kind::Builder] {
+        confined(&bench, own, None, || {
+            tries_to_get_out_alone(&bench);
+            let made = fs::create_dir(bench.own.join("directory"));
+            match own {
+                Kind::Builder => {
+                    made.and_then(|()| fs::remove_dir(bench.own.join("directory"))).unwrap()
+                }
+                _ => refused("a directory", made),
+            }
+            refused("a directory of another's", fs::create_dir(bench.other.join("directory")));
+        });
         for kind in Kind::ALL.into_iter().filter(|kind| *kind == own || is_of_machine(*kind)) {
             confined(&bench, own, Some(kind), || tries_to_get_out_alone(&bench));
         }
@@ -243,14 +256,19 @@ fn threads_of_a_machine_open_nothing_start_nothing_and_hand_over_nothing() {
 }
 
 #[test]
-fn a_processor_knows_no_streams_and_no_files_even_if_they_are_open() {
+fn a_processor_knows_no_streams_and_of_files_that_are_open_only_short_requests() {
     let bench = bench();
     let file = File::open(bench.own.join("file")).unwrap();
     for kind in [Kind::Vcpu, Kind::Timer] {
         confined(&bench, Kind::Control, Some(kind), || {
             refused("reading", rustix::io::read(&file, &mut [0; 1]));
-            refused("reading somewhere", rustix::io::pread(&file, &mut [0; 1], 0));
+            refused("syncing", rustix::fs::fdatasync(&file));
+            refused("cutting", rustix::fs::ftruncate(&file, 0));
             refused("a stream", UnixStream::pair());
+            match kind {
+                Kind::Vcpu => drop(rustix::io::pread(&file, &mut [0; 1], 0).unwrap()),
+                _ => refused("reading somewhere", rustix::io::pread(&file, &mut [0; 1], 0)),
+            }
         });
     }
 }
@@ -303,6 +321,16 @@ fn what_each_kind_needs_works() {
         assert_eq!(fs::read_to_string(bench.image.join("file")).unwrap(), "content");
         std::thread::spawn(|| ()).join().unwrap();
         try_out::map_to_run().unwrap();
+    });
+    confined(&bench, Kind::Builder, Some(Kind::Builder), || {
+        let own = |name: &str| bench.own.join(name);
+        fs::create_dir_all(own("work/modules")).unwrap();
+        fs::write(own("work/modules/a"), "more").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        File::open(own("work/modules/a")).unwrap().set_permissions(mode).unwrap();
+        fs::rename(own("work"), own("image")).unwrap();
+        fs::remove_dir_all(own("image")).unwrap();
+        std::thread::spawn(|| ()).join().unwrap();
     });
     confined(&bench, Kind::Command, Some(Kind::Command), || {
         refused("a file", File::open(bench.own.join("file")));

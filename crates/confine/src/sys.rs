@@ -40,6 +40,7 @@ pub(crate) mod nr {
         fstat = SYS_fstat;
         fsync = SYS_fsync;
         ftruncate = SYS_ftruncate;
+        fchmod = SYS_fchmod;
         futex = SYS_futex;
         getdents64 = SYS_getdents64;
         getpid = SYS_getpid;
@@ -53,6 +54,7 @@ pub(crate) mod nr {
         madvise = SYS_madvise;
         membarrier = SYS_membarrier;
         memfd_create = SYS_memfd_create;
+        mkdirat = SYS_mkdirat;
         mmap = SYS_mmap;
         mprotect = SYS_mprotect;
         mremap = SYS_mremap;
@@ -65,6 +67,7 @@ pub(crate) mod nr {
         prctl = SYS_prctl;
         pread64 = SYS_pread64;
         preadv = SYS_preadv;
+        preadv2 = SYS_preadv2;
         pwrite64 = SYS_pwrite64;
         pwritev = SYS_pwritev;
         read = SYS_read;
@@ -95,6 +98,9 @@ pub(crate) mod nr {
         statx = SYS_statx;
         sysinfo = SYS_sysinfo;
         tgkill = SYS_tgkill;
+        timer_create = SYS_timer_create;
+        timer_delete = SYS_timer_delete;
+        timer_settime = SYS_timer_settime;
         unlinkat = SYS_unlinkat;
         write = SYS_write;
         writev = SYS_writev;
@@ -105,10 +111,12 @@ pub(crate) mod nr {
     numbers! {
         epoll_wait = SYS_epoll_wait;
         lstat = SYS_lstat;
+        mkdir = SYS_mkdir;
         open = SYS_open;
         poll = SYS_poll;
         readlink = SYS_readlink;
         rename = SYS_rename;
+        rmdir = SYS_rmdir;
         stat = SYS_stat;
         unlink = SYS_unlink;
     }
@@ -118,10 +126,12 @@ pub(crate) mod nr {
     numbers! {
         epoll_wait = SYS_epoll_pwait;
         lstat = SYS_newfstatat;
+        mkdir = SYS_mkdirat;
         open = SYS_openat;
         poll = SYS_ppoll;
         readlink = SYS_readlinkat;
         rename = SYS_renameat2;
+        rmdir = SYS_unlinkat;
         stat = SYS_newfstatat;
         unlink = SYS_unlinkat;
     }

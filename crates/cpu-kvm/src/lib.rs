@@ -56,4 +56,12 @@ impl Capabilities {
     pub fn is_hardware(&self) -> bool {
         matches!(self.driver.as_deref(), Some("kvm_intel" | "kvm_amd"))
     }
+
+    /// Whether programs can run in guests: whether SYSCALL takes them to their kernel. Under `kvm_pvm`
+    /// it leaves the privilege level as it was, for kernels that do not speak that driver's own protocol
+    /// (`tests/guests/differences.rs` lists the guests that show it).
+    #[must_use]
+    pub fn runs_programs(&self) -> bool {
+        self.driver.as_deref() != Some("kvm_pvm")
+    }
 }

@@ -15,6 +15,9 @@ use riad_cpu_kvm::{Capabilities, KvmEngine, Model, capabilities};
 use riad_cpu_soft::SoftEngine;
 use riad_memory::GuestMemory;
 
+/// Set by who wants the guest to hop from more places than three seeds lead to: how many more seeds.
+const SEEDS: &str = "RIAD_HOP_SEEDS";
+
 /// Who lends the next machine its processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -127,6 +130,13 @@ impl Numbers {
     }
 }
 
+/// As many more as whoever runs the test asks for.
+fn more_seeds() -> impl Iterator<Item = u64> {
+    let wanted = std::env::var(SEEDS).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut numbers = Numbers(0x5eed);
+    (0..wanted).map(move |_| 1 + numbers.below(u64::MAX - 1))
+}
+
 /// What a run without a hop computes.
 fn undisturbed() -> Outcome {
     NEXT.set(Who::Soft);
@@ -140,7 +150,7 @@ fn undisturbed() -> Outcome {
 fn a_guest_that_hops_between_engines_cannot_tell() {
     let Some(kvm) = kvm() else { return };
     let expected = undisturbed();
-    for seed in [0x9e37_79b9_7f4a_7c15, 3, 0x00c0_ffee] {
+    for seed in [0x9e37_79b9_7f4a_7c15, 3, 0x00c0_ffee].into_iter().chain(more_seeds()) {
         let mut numbers = Numbers(seed);
         NEXT.set(Who::Soft);
         let mut guest = wanderer::guest();

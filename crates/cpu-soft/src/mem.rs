@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use riad_memory::{Gpa, PageState};
+use zerocopy::FromZeros;
 
 use crate::cpu::{Cpu, Mode};
 use crate::fault::{Done, Fault};
@@ -16,6 +17,7 @@ use crate::mmu::{Access, Translation};
 use crate::op::{Op, gpr, seg};
 use crate::raw;
 pub use crate::raw::Mem;
+use crate::sys::mapping::Huge;
 
 /// Entries of one view's table.
 pub(crate) const ENTRIES: usize = 8192;
@@ -25,7 +27,7 @@ const MOST_FLUSHED: usize = 64;
 
 /// One translation. Tags are page address | generation; a tag of 0 matches nothing.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromZeros)]
 pub(crate) struct Entry {
     pub(crate) read: u64,
     pub(crate) write: u64,
@@ -42,9 +44,27 @@ impl Entry {
     }
 }
 
+/// What the soft TLB knows, by the low bits of a page's number. It lies in one huge page: every look
+/// at it is at another place.
+#[repr(C)]
+#[derive(Debug, FromZeros)]
+pub(crate) struct Tables {
+    pub(crate) views: [[Entry; ENTRIES]; 4],
+    /// Tags of executable entries that were cut from large pages.
+    large_exec: [u64; ENTRIES],
+}
+
+impl Tables {
+    /// Where a view has what it knows of an address's page: perhaps of another one's.
+    #[inline(always)]
+    pub(crate) fn entry(&self, view: usize, address: u64) -> &Entry {
+        &self.views[view][Tlb::slot(address)]
+    }
+}
+
 /// The soft TLB.
 pub struct Tlb {
-    pub(crate) tables: [Box<[Entry]>; 4],
+    pub(crate) tables: Huge<Tables>,
     /// The current view.
     pub view: usize,
     /// Current generations of the lower and the upper half, 1 to 4095; part of every tag.
@@ -59,8 +79,6 @@ pub struct Tlb {
     /// For each half a range that covers all entries cut from large pages: INVLPG into it flushes
     /// all.
     large: [Option<(u64, u64)>; 2],
-    /// Tags of executable entries that were cut from large pages.
-    large_exec: Box<[u64]>,
     /// Counts what makes copies of translations void, other than a change of [`view`](Self::view).
     pub(crate) changes: u64,
     /// Pages flushed one by one since somebody last emptied this.
@@ -94,12 +112,11 @@ impl Tlb {
     /// An empty TLB for this memory.
     #[must_use]
     pub fn new(memory: &riad_memory::GuestMemory) -> Self {
-        let table = || vec![Entry::default(); ENTRIES].into_boxed_slice();
         let first = memory.regions().first().map(|r| r.start).unwrap_or_default();
         let ram = memory.page(first).map_or(0, |page| page.host.addr());
         let states = raw::States::of(memory.pages());
         Self {
-            tables: [table(), table(), table(), Box::default()],
+            tables: Huge::default(),
             view: Self::SUPERVISOR,
             generation: [1, 2],
             upper_private: false,
@@ -107,7 +124,6 @@ impl Tlb {
             wraps: 0,
             spaces: Vec::new(),
             large: [None; 2],
-            large_exec: vec![0; ENTRIES].into_boxed_slice(),
             changes: 0,
             flushed: Vec::new(),
             ram,
@@ -118,7 +134,7 @@ impl Tlb {
 
     /// Host address of the current view's table.
     pub(crate) fn table_address(&self) -> u64 {
-        self.tables[self.view].as_ptr().expose_provenance() as u64
+        self.tables.views[self.view].as_ptr().expose_provenance() as u64
     }
 
     /// Host address of the first byte of RAM.
@@ -133,12 +149,12 @@ impl Tlb {
 
     /// Host address of the tags of executable entries cut from large pages, by slot.
     pub(crate) fn large_address(&self) -> u64 {
-        self.large_exec.as_ptr().expose_provenance() as u64
+        self.tables.large_exec.as_ptr().expose_provenance() as u64
     }
 
     /// Whether the executable page at `address`, which the TLB knows, is part of a large page.
     pub(crate) fn exec_is_large(&self, address: u64) -> bool {
-        self.large_exec[Self::slot(address)] == self.tag(address)
+        self.tables.large_exec[Self::slot(address)] == self.tag(address)
     }
 
     #[inline(always)]
@@ -146,13 +162,16 @@ impl Tlb {
         (address >> 12) as usize & (ENTRIES - 1)
     }
 
+    /// The current view's entry for an address's page: perhaps another one's.
+    #[inline(always)]
+    fn entry(&self, address: u64) -> &Entry {
+        self.tables.entry(self.view, address)
+    }
+
     fn next_generation(&mut self) -> u64 {
         self.changes += 1;
         if self.last_generation == PAGE {
-            self.large_exec.fill(0);
-            for table in &mut self.tables {
-                table.fill(Entry::default());
-            }
+            self.tables.zero();
             self.spaces.clear();
             self.large = [None; 2];
             self.wraps += 1;
@@ -229,7 +248,8 @@ impl Tlb {
             self.flush_all();
             return;
         }
-        for table in self.tables.iter_mut().take(3) {
+        // What is checked each time is in no table.
+        for table in &mut self.tables.views[..Self::CHECKED] {
             table[Self::slot(address)] = Entry::default();
         }
         self.changes += 1;
@@ -246,14 +266,14 @@ impl Tlb {
     #[inline(always)]
     #[must_use]
     pub(crate) fn exec(&self, address: u64) -> Option<*mut u8> {
-        let entry = self.tables[self.view].get(Self::slot(address))?;
+        let entry = self.entry(address);
         (entry.exec == self.tag(address)).then(|| entry.host(address))
     }
 
     /// Host address of the byte at `address`, when the TLB knows that it may be written.
     #[inline]
     fn writable(&self, address: u64) -> Option<*mut u8> {
-        let entry = self.tables[self.view].get(Self::slot(address))?;
+        let entry = self.entry(address);
         (entry.write == self.tag(address)).then(|| entry.host(address))
     }
 
@@ -292,7 +312,8 @@ impl Tlb {
             });
         }
         let addend = host.expose_provenance().wrapping_sub(address as usize);
-        let entry = &mut self.tables[view][Self::slot(address)];
+        let Tables { views, large_exec } = &mut *self.tables;
+        let entry = &mut views[view][Self::slot(address)];
         let same = entry.addend == addend
             && [entry.read, entry.write, entry.exec].iter().all(|&old| old == 0 || old == tag);
         if !same {
@@ -301,8 +322,7 @@ impl Tlb {
         match access {
             Access::Execute => {
                 entry.exec = tag;
-                self.large_exec[Self::slot(address)] =
-                    if t.large_mask >= 0x1f_ffff { tag } else { 0 };
+                large_exec[Self::slot(address)] = if t.large_mask >= 0x1f_ffff { tag } else { 0 };
             }
             Access::Read => entry.read = tag,
             Access::Write => {
@@ -396,9 +416,8 @@ impl Cpu {
     #[inline(always)]
     pub fn read<T: Mem>(&mut self, s: u8, address: u64) -> Done<T> {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
-            && entry.read == wanted
-        {
+        let entry = self.tlb.entry(address);
+        if entry.read == wanted {
             let host = entry.host(address);
             return Ok(raw::load(host));
         }
@@ -412,9 +431,8 @@ impl Cpu {
     #[inline(always)]
     pub fn write<T: Mem>(&mut self, s: u8, address: u64, value: T) -> Done {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        if let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
-            && entry.write == wanted
-        {
+        let entry = self.tlb.entry(address);
+        if entry.write == wanted {
             let host = entry.host(address);
             raw::store(host, value);
             self.wrote(host);
@@ -643,7 +661,7 @@ impl Cpu {
             return Ok(None);
         }
         let access = if write { Access::Write } else { Access::Read };
-        let entry = &self.tlb.tables[self.tlb.view][Tlb::slot(address)];
+        let entry = self.tlb.entry(address);
         let tag = if write { entry.write } else { entry.read };
         if tag == self.tlb.tag(address) {
             return Ok(Some(entry.host(address)));
@@ -675,10 +693,8 @@ impl Cpu {
         change: impl Fn(T) -> T,
     ) -> Done<T> {
         let wanted = self.tlb.tag(address.wrapping_add(T::SIZE as u64 - 1));
-        if !lock
-            && let Some(entry) = self.tlb.tables[self.tlb.view].get(Tlb::slot(address))
-            && entry.write == wanted
-        {
+        let entry = self.tlb.entry(address);
+        if !lock && entry.write == wanted {
             let host = entry.host(address);
             let old = raw::load(host);
             raw::store(host, change(old));

@@ -72,8 +72,8 @@ pub enum Undelivered {
 impl SoftVcpu {
     /// Runs `most` instructions from `state`; `undelivered` comes first, and `purpose` may end it
     /// earlier. Interrupts that the state holds are neither delivered nor lost, and its timer stands
-    /// still. Gives how it ended; the new state is [`Vcpu::state`]'s, in which only what the local APIC's task priority is may
-    /// differ of the APIC.
+    /// still. Gives how it ended; the new state is [`Vcpu::state`]'s, in which only what the local
+    /// APIC's task priority is may differ of the APIC.
     ///
     /// # Errors
     /// [`Error::BadState`].

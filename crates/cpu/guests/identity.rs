@@ -212,6 +212,15 @@ fn unknown_registers_are_general_protection_faults() {
 }
 
 #[test]
+fn registers_of_hypervisors_that_cpuid_does_not_name_do_not_exist() {
+    // KVM's clocks, stolen time and later faults; Hyper-V's identity.
+    for number in [0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01, 0x4b56_4d02, 0x4b56_4d03, 0x4000_0000] {
+        assert_eq!(rdmsr(number), None, "{number:#x}");
+        assert!(!wrmsr(number, 0), "{number:#x}");
+    }
+}
+
+#[test]
 fn registers_refuse_values_they_cannot_hold() {
     let cases = [
         (msr::LSTAR, 1 << 63),

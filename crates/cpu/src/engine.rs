@@ -1,9 +1,10 @@
 //! What lends a machine its processors.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use riad_clock::SharedClock;
-use riad_memory::GuestMemory;
+use riad_memory::{Gpa, GuestMemory};
 
 use crate::Bus;
 use crate::x86::VcpuState;
@@ -77,6 +78,19 @@ pub trait Engine: Send + Sync {
 
     /// Delivers a message-signalled interrupt (Intel SDM 3A, 12.11): `data` written to `address`.
     fn send_msi(&self, address: u64, data: u32);
+
+    /// From now on a write to guest-physical `at`, of any length, rings `bell`, an eventfd, and nobody
+    /// else hears of it. Returns whether the engine does that without leaving the guest; if not, the
+    /// write comes to the [`Bus`], as ever.
+    fn hang_bell(&self, at: Gpa, bell: BorrowedFd<'_>) -> bool {
+        let _ = (at, bell);
+        false
+    }
+
+    /// Ends what [`hang_bell`](Self::hang_bell) began, with the same arguments.
+    fn take_bell_down(&self, at: Gpa, bell: BorrowedFd<'_>) {
+        let _ = (at, bell);
+    }
 
     /// The level of the 8259 pair's INTR output, wired to LINT0 of processor 0.
     fn set_extint(&self, level: bool);

@@ -8,6 +8,7 @@
 //! Where to begin: [`mod@line`] for how devices signal, `pit.rs` for a whole small device, and
 //! `virtio/` for queues, the PCI transport and the virtio devices.
 
+pub mod bell;
 pub mod cmos;
 pub mod debug_exit;
 pub mod i8042;
@@ -26,6 +27,7 @@ pub mod serial;
 mod test_bench;
 pub mod virtio;
 
+pub use bell::{Bell, Doorbells};
 pub use line::{InterruptLine, MsiTarget, NoLine, SharedLine};
 pub use port::PortRange;
 pub use power::{PowerControl, PowerEvent, SharedPower};

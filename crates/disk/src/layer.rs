@@ -29,7 +29,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::overlay::{Bitmap, CLUSTER_SIZE, PAGE_BITS, PAGE_BYTES};
-use crate::{Disk, Error, Overlay, SECTOR_SIZE};
+use crate::{Disk, Error, Overlay, SECTOR_SIZE, Sink, Source};
 
 mod header;
 use header::{DATA, HEADER, Header, MAP};
@@ -246,6 +246,14 @@ impl Disk for Layer {
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         self.overlay.write(offset, buf)
+    }
+
+    fn read_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        self.overlay.read_to(offset, len, to)
+    }
+
+    fn write_from(&self, offset: u64, len: u64, from: &mut dyn Source) -> Result<(), Error> {
+        self.overlay.write_from(offset, len, from)
     }
 
     fn flush(&self) -> Result<(), Error> {

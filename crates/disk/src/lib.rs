@@ -15,6 +15,7 @@ mod qcow2;
 mod raw;
 mod sparse;
 mod sys;
+mod transfer;
 
 pub use layer::{Layer, LayerInfo};
 pub use mem::MemDisk;
@@ -22,6 +23,7 @@ pub use overlay::{CLUSTER_SIZE, Overlay, OverlayState};
 pub use qcow2::Qcow2;
 pub use raw::RawDisk;
 pub use sparse::copy as copy_sparse;
+pub use transfer::{Sink, Source};
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -143,6 +145,12 @@ fn length(buf: &[u8]) -> u64 {
     u64::try_from(buf.len()).unwrap_or(u64::MAX)
 }
 
+/// The length of a buffer that there is.
+fn host_length(len: u64) -> usize {
+    // None is longer than the host's memory.
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
 /// As [`check_range`], and that the disk may be written.
 fn check_write(disk: &dyn Disk, offset: u64, len: u64) -> Result<(), Error> {
     if disk.read_only() {
@@ -156,6 +164,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The disk as the user knows it, for messages.
     fn name(&self) -> &str {
         "(unnamed)"
+    }
+    /// What a guest is to know it by, whatever its place among the machine's disks; `None` when its
+    /// place is all that there is to it.
+    fn label(&self) -> Option<&str> {
+        None
     }
     /// Size in bytes, a multiple of [`SECTOR_SIZE`].
     fn size(&self) -> u64;
@@ -171,6 +184,22 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::ReadOnly`], [`Error::Full`], [`Error::Io`].
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error>;
+    /// Reads `len` bytes from `offset` to where they are wanted, which may have some of them when that
+    /// fails.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read); [`Error::Io`] with [`WouldBlock`](ErrorKind::WouldBlock) when the
+    /// sink is [hasty](Sink::is_hasty) and they are not at hand.
+    fn read_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        transfer::read_to(self, offset, len, to)
+    }
+    /// Writes `len` bytes at `offset` from where they are.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn write_from(&self, offset: u64, len: u64, from: &mut dyn Source) -> Result<(), Error> {
+        transfer::write_from(self, offset, len, from)
+    }
     /// Makes everything written so far durable.
     ///
     /// # Errors

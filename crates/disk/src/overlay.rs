@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Disk, Error, check_range, check_write, length, raw, sys};
+use crate::{Disk, Error, Sink, Source, check_range, check_write, host_length, length, raw, sys};
 
 mod bitmap;
 pub(crate) use bitmap::{Bitmap, PAGE_BITS, PAGE_BYTES};
@@ -180,6 +180,22 @@ impl Overlay {
         if there.is_empty() { Ok(()) } else { self.base.read(offset, there) }
     }
 
+    /// As [`read_base`](Self::read_base), to where it is wanted.
+    fn read_base_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        let there = self.base.size().saturating_sub(offset).min(len);
+        if there > 0 {
+            self.base.read_to(offset, there, to)?;
+        }
+        let mut past = len - there;
+        while past > 0 {
+            let zeros = [0; CLUSTER];
+            let zeros = zeros.get(..host_length(past).min(CLUSTER)).unwrap_or_default();
+            to.take(zeros).map_err(self.error("read"))?;
+            past -= length(zeros);
+        }
+        Ok(())
+    }
+
     /// Brings the part of a cluster outside `keep` from the base into the delta. `keep` is in bytes
     /// of the disk and inside the cluster.
     fn copy_around(&self, cluster: u64, keep: Range<u64>) -> Result<(), Error> {
@@ -285,6 +301,32 @@ impl Disk for Overlay {
         check_write(self, offset, length(buf))?;
         let at = self.origin + offset;
         self.change(offset, length(buf), |delta| delta.write_all_at(buf, at), "write")
+    }
+
+    fn read_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        check_range(self, offset, len)?;
+        let end = offset + len;
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let mut at = offset;
+        for run in map.runs(offset / CLUSTER_SIZE..end.div_ceil(CLUSTER_SIZE)) {
+            let stop = (run.clusters.end * CLUSTER_SIZE).min(end);
+            let len = stop - at;
+            if run.is_set {
+                let at = self.origin + at;
+                to.take_file(&self.delta, at, host_length(len)).map_err(self.error("read"))?;
+            } else {
+                self.read_base_to(at, len, to)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    fn write_from(&self, offset: u64, len: u64, from: &mut dyn Source) -> Result<(), Error> {
+        check_write(self, offset, len)?;
+        let at = self.origin + offset;
+        let give = |delta: &File| from.give_file(delta, at, host_length(len));
+        self.change(offset, len, give, "write")
     }
 
     /// Does nothing to the host's disk: an overlay does not outlive its process, and a snapshot

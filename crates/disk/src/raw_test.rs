@@ -50,6 +50,41 @@ fn refuses_writes_when_read_only() {
 }
 
 #[test]
+fn one_writes_alone_or_several_read() {
+    let (_dir, path) = bench(1024);
+    let in_use = |read_only| {
+        let error = RawDisk::open_alone(&path, read_only).unwrap_err();
+        assert!(matches!(error, Error::InUse(_)), "{error}");
+    };
+    let writer = RawDisk::open_alone(&path, false).unwrap();
+    in_use(false);
+    in_use(true);
+    drop(writer);
+    let readers = [true, true].map(|read_only| RawDisk::open_alone(&path, read_only).unwrap());
+    in_use(false);
+    drop(readers);
+    RawDisk::open_alone(&path, false).unwrap();
+}
+
+#[test]
+fn a_disk_grows_while_it_is_in_use_and_never_shrinks() {
+    let (_dir, path) = bench(1024);
+    let disk = RawDisk::open(&path, false).unwrap().labelled("data");
+    disk.write(512, &[7; 512]).unwrap();
+    disk.grow(4096).unwrap();
+    disk.write(3584, &[8; 512]).unwrap();
+    let mut bytes = [1; 4096];
+    disk.read(0, &mut bytes).unwrap();
+    assert_eq!([bytes[511], bytes[512], bytes[1024], bytes[3584]], [0, 7, 0, 8]);
+    for (size, words) in [(2048, "only grow"), (5000, "multiple of 512")] {
+        let error = disk.grow(size).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!((disk.size(), disk.label()), (4096, Some("data")));
+    assert!(matches!(RawDisk::open(&path, true).unwrap().grow(8192), Err(Error::ReadOnly(_))));
+}
+
+#[test]
 fn refuses_what_is_not_a_disk() {
     let (dir, path) = bench(1000);
     let message = RawDisk::open(&path, true).unwrap_err().to_string();

@@ -272,9 +272,9 @@ impl Booting {
         self.vm.meter()
     }
 
-    /// The host's end of its root disk.
-    pub(crate) fn root_disk(&self) -> Option<BlkHandle> {
-        self.vm.disks().first().cloned()
+    /// The host's ends of its disks, the root's first.
+    pub(crate) fn disks(&self) -> Vec<BlkHandle> {
+        self.vm.disks().to_vec()
     }
 
     /// Its console.

@@ -1,5 +1,7 @@
 //! The kernel command line of machines with an agent.
 
+use riad_image::Image;
+
 use crate::machines::{Boot, MachineConfig, Name};
 
 /// Words for every machine with an agent, and why each is there (Linux,
@@ -31,17 +33,31 @@ const WORDS: &[(&str, &str)] = &[
 /// all the same.
 const QUIET: &[&str] = &["quiet", "loglevel=3"];
 
-/// The command line of a machine with an agent. `time_scale` is how much slower than a processor of
+/// The command line of a machine with an agent, whose root file system is on the device `root`. `time_scale` is how much slower than a processor of
 /// today everything may be. What is in `append` comes last, and so counts.
-pub(crate) fn agent_machine(time_scale: u32, quiet: bool, append: Option<&str>) -> String {
+pub(crate) fn agent_machine(
+    time_scale: u32,
+    quiet: bool,
+    root: &str,
+    append: Option<&str>,
+) -> String {
     let mut words: Vec<&str> = WORDS.iter().map(|(word, _why)| *word).collect();
     if quiet {
         words.extend(QUIET);
     }
     let scale = format!("riad.timescale={time_scale}");
-    words.extend(["riad.root=/dev/vda", &scale]);
+    let root = format!("riad.root={root}");
+    words.extend([root.as_str(), &scale]);
     words.extend(append.map(str::trim).filter(|words| !words.is_empty()));
     words.join(" ")
+}
+
+/// The device that an image's root file system is on.
+pub(crate) fn root_device(image: &Image) -> String {
+    match image.meta().root_partition {
+        None => "/dev/vda".to_owned(),
+        Some(number) => format!("/dev/vda{number}"),
+    }
 }
 
 /// Words that make a machine a named one: its name, an identity of its own, and its own init.

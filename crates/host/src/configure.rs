@@ -13,13 +13,14 @@ use riad_agent::protocol::ExecRequest;
 use riad_disk::RawDisk;
 use riad_image::rootfs::parse_progress_line;
 use riad_image::{Configure, Progress, Stage as BuildStage};
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{EngineKind, Guest, VmConfig};
 
 use crate::boot::Booted;
+use crate::images::confine;
 use crate::kernel::read;
 use crate::limits::Limits;
 use crate::observed::Unflushed;
-use crate::{Error, cmdline, host_cpus, printable};
+use crate::{Error, cmdline, engine, host_cpus, printable};
 
 /// Processors for it. Scripts run one after another, and the second processor takes what runs
 /// beside them.
@@ -35,15 +36,26 @@ const LINE: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Configurer {
     engine: EngineKind,
+    /// Whether this process makes the image and does nothing else.
+    apart: bool,
 }
 
 impl Configurer {
-    pub(crate) fn new(engine: EngineKind) -> Self {
-        Self { engine }
+    pub(crate) fn new(engine: EngineKind, apart: bool) -> Self {
+        Self { engine, apart }
     }
 }
 
 impl Configure for Configurer {
+    fn fetched(&mut self, store: &Path, packages: &Path) {
+        if !self.apart {
+            return;
+        }
+        // What measures and looks around does so while it can.
+        self.engine = engine::choose(self.engine).unwrap_or(self.engine);
+        confine(store, &[packages], self.engine == EngineKind::Kvm);
+    }
+
     fn configure(
         &mut self,
         rootfs_image: &Path,
@@ -52,12 +64,12 @@ impl Configure for Configurer {
         script: &str,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let engine = choose_engine(self.engine).map_err(Error::Vm)?;
+        let engine = engine::choose(self.engine)?;
         let limits = Limits::new(engine);
         let guest = Guest {
             kernel_name: kernel.display().to_string(),
             kernel: read("kernel", kernel)?,
-            cmdline: cmdline::agent_machine(limits.scale(), true, None),
+            cmdline: cmdline::agent_machine(limits.scale(), true, "/dev/vda", None),
             modules: vec![(String::new(), read("initial RAM disk", initramfs)?)],
         };
         let disk = RawDisk::open(rootfs_image, false).map_err(Error::Disk)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use riad_image::Store;
 use riad_image::apt::{HostApt, SignedBy};
 use riad_image::release::Keyring;
-use riad_vmm::{EngineKind, Measured};
+use riad_vmm::EngineKind;
 use rustix::fs::statvfs;
 use serde::Serialize;
 
@@ -109,14 +109,18 @@ fn kvm_engine() -> Finding {
             "machines run on the software engine",
         ),
         Ok(speed) => {
-            let Measured { soft, .. } = measured;
+            let soft = measured.soft;
             found += &format!(
                 "; measured: {speed} million instructions a second, the software engine {soft}"
             );
             if measured.choice() == EngineKind::Kvm {
                 return Finding::ok(KVM, format!("{found}; machines run on it"));
             }
-            let advice = if kvm.is_hardware() {
+            let advice = if !kvm.runs_programs() {
+                "machines run on the software engine: programs cannot run on this KVM, where SYSCALL \
+                 does not take them to their kernel; use a host with kvm_intel or \
+                 kvm_amd, or have this one's host allow nested virtualisation"
+            } else if kvm.is_hardware() {
                 "machines run on the software engine, which is faster here; see whether this host's \
                  own host is overloaded, and delete engines.json from Riad's cache to measure again"
             } else {

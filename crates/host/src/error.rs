@@ -24,6 +24,14 @@ pub enum Error {
     /// The image could not be found, built or removed.
     #[error(transparent)]
     Image(#[from] riad_image::Error),
+    /// An image could not be made, in a process apart.
+    #[error("{sentence}")]
+    Apart {
+        /// What that process said.
+        sentence: String,
+        /// The last lines of the console of the machine that was to configure it, where they may tell more.
+        console: Option<ConsoleTail>,
+    },
     /// There is nothing of that name to remove.
     #[error("there is no image called '{0}'; `riad image ls` lists the images that there are")]
     NoSuchImage(String),
@@ -59,6 +67,12 @@ pub enum Error {
     /// The machine's network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// KVM was asked for, and the one here does not run programs.
+    #[error(
+        "this host's KVM ({0}) runs kernels and not the programs above them: SYSCALL does not take them to \
+         their kernel there. Leave --engine out, or use --engine soft; `riad boot --engine kvm` runs kernels"
+    )]
+    NoPrograms(String),
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] riad_disk::Error),
@@ -188,6 +202,7 @@ impl Error {
             | Self::Agent { console, .. }
             | Self::Unreachable { console, .. } => Some(console),
             Self::Named(MachineError::NotStarted { console, .. }) => Some(console),
+            Self::Apart { console, .. } => console.as_ref(),
             _ => None,
         }
     }

@@ -1,10 +1,20 @@
 //! Images on this computer: finding, building, listing and removing them.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use riad_image::{BuildOptions, Image, ImportOptions, Store};
+mod apart;
+
+pub(crate) use apart::confine;
+pub use apart::serve as make_for;
+use riad_disk::{Disk, Qcow2};
+use riad_image::{BuildOptions, DiskBytes, Image, ImportOptions, KernelFrom, Store};
 pub use riad_image::{ImageMeta, ImageRef, Listed, Progress, Pruned, Stage as BuildStage};
 use riad_vmm::EngineKind;
+
+use serde::{Deserialize, Serialize};
 
 use crate::configure::Configurer;
 use crate::{Error, Observer, linux_arch};
@@ -70,6 +80,14 @@ pub fn find_or_build(options: &ImageOptions, observer: &mut dyn Observer) -> Res
     }
 }
 
+/// The image with an id, which has to be there.
+fn by_id(store: &Store, id: &str) -> Result<Image, Error> {
+    match store.list()?.into_iter().find(|listed| listed.id == id) {
+        Some(listed) => Ok(listed.image?),
+        None => Err(Error::NoSuchImage(id.to_owned())),
+    }
+}
+
 /// Builds an image; or finds that the one there is still what would be built.
 ///
 /// # Errors
@@ -78,9 +96,23 @@ pub fn build(options: &ImageOptions, observer: &mut dyn Observer) -> Result<Imag
     build_in(&open()?, options, observer)
 }
 
+/// In a process apart, if there is a program for that; else in this one.
 fn build_in(
     store: &Store,
     options: &ImageOptions,
+    observer: &mut dyn Observer,
+) -> Result<Image, Error> {
+    match observer.builder() {
+        Some(program) => apart::make(program, &apart::Wish::build(options), store, observer),
+        None => build_here(store, options, false, observer),
+    }
+}
+
+/// In this process, which is confined once everything is fetched, if it is `apart`.
+fn build_here(
+    store: &Store,
+    options: &ImageOptions,
+    apart: bool,
     observer: &mut dyn Observer,
 ) -> Result<Image, Error> {
     let ImageOptions {
@@ -105,7 +137,7 @@ fn build_in(
         name,
         ..usual
     };
-    let mut configurer = Configurer::new(engine);
+    let mut configurer = Configurer::new(engine, apart);
     let mut progress = |progress: Progress| observer.image(&progress);
     Ok(riad_image::build(&build, &mut configurer, agent, &mut progress)?)
 }
@@ -154,33 +186,103 @@ pub fn find(name: &str) -> Result<Image, Error> {
     {
         return Ok(image);
     }
-    let by_id = store.list()?.into_iter().find(|listed| listed.id == name);
-    match by_id {
-        Some(listed) => Ok(listed.image?),
-        None => Err(Error::NoSuchImage(name.to_owned())),
+    by_id(&store, name)
+}
+
+/// A disk in QEMU's format, for whoever knows bytes alone.
+#[derive(Debug)]
+struct Unpacked(Qcow2);
+
+impl DiskBytes for Unpacked {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, buffer).map_err(io::Error::other)
     }
 }
 
-/// Makes an image of a raw disk, or of an archive of a root file system, with the kernel of another
-/// image. `size` is that of the file system an archive is written to.
+/// Where an imported image has its kernel from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ImportKernel {
+    /// From itself, or that of the image `debian` if there is none in it.
+    Own,
+    /// That of an image, by its name or id.
+    Of(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// Makes an image of a disk, raw or qcow2, or of an archive of a root file system. `size` is that of the
+/// file system an archive is written to.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn import(
     file: &Path,
     name: &str,
-    kernel_of: &str,
+    kernel: &ImportKernel,
     size: Option<u64>,
     observer: &mut dyn Observer,
 ) -> Result<Image, Error> {
+    let Some(program) = observer.builder() else {
+        return import_here(file, name, kernel, size, false, observer);
+    };
+    let (file, name) = (file.to_owned(), name.to_owned());
+    let wish = apart::Wish::Import { file, name, kernel: kernel.clone(), size };
+    apart::make(program, &wish, &open()?, observer)
+}
+
+/// In this process, which is confined before anything is looked into, if it is `apart`.
+fn import_here(
+    file: &Path,
+    name: &str,
+    kernel: &ImportKernel,
+    size: Option<u64>,
+    apart: bool,
+    observer: &mut dyn Observer,
+) -> Result<Image, Error> {
+    let store = open()?;
+    let images = match kernel {
+        ImportKernel::Own => find("debian").ok(),
+        ImportKernel::Of(image) => Some(find(image)?),
+        ImportKernel::File(_) => None,
+    };
+    if apart {
+        let given = match kernel {
+            ImportKernel::File(kernel) => kernel.as_path(),
+            _ => file,
+        };
+        apart::confine(store.root(), &[file, given], false);
+    }
+    let opened = File::open(file);
+    let opened =
+        opened.map_err(|source| Error::File { what: "disk", path: file.to_owned(), source })?;
+    let disk: Option<Arc<dyn DiskBytes>> = match Qcow2::is_one(&opened) {
+        true => {
+            let disk = Qcow2::open(opened, file.display().to_string()).map_err(Error::Disk)?;
+            Some(Arc::new(Unpacked(disk)))
+        }
+        false => None,
+    };
     let options = ImportOptions {
         file: file.to_owned(),
         name: name.to_owned(),
-        kernel_of: find(kernel_of)?,
+        disk,
+        arch: crate::DEFAULT_ARCH.to_owned(),
+        kernel: match kernel {
+            ImportKernel::File(file) => KernelFrom::File(file.clone()),
+            ImportKernel::Own => KernelFrom::Own { otherwise: images },
+            ImportKernel::Of(image) => match images {
+                Some(image) => KernelFrom::Image(image),
+                None => return Err(Error::NoSuchImage(image.clone())),
+            },
+        },
         size: size.unwrap_or(riad_image::DEFAULT_SIZE),
     };
     let mut progress = |progress: Progress| observer.image(&progress);
-    Ok(riad_image::import(&open()?, &options, &mut progress)?)
+    Ok(riad_image::import(&store, &options, &mut progress)?)
 }
 
 /// Writes an image's root file system to a file that must not exist: a raw disk, of which only what

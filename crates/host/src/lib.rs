@@ -31,6 +31,7 @@ mod command;
 mod configure;
 pub mod copy;
 pub mod doctor;
+mod engine;
 mod error;
 pub mod images;
 pub mod invoker;

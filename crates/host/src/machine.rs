@@ -9,7 +9,7 @@ use riad_agent::client::{ControlReceiver, ControlSender, ExitStatus, SessionIo, 
 use riad_confine::{Inherited, Kind, Process};
 use riad_disk::{Disk, Overlay, RawDisk};
 use riad_image::Image;
-use riad_vmm::{CpuModel, EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{CpuModel, EngineKind, Guest, VmConfig};
 
 use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::network::{Network, Plug, Publish};
 use crate::room::{self, Room};
 use crate::timings::Stopwatch;
-use crate::{Command, Error, Observer, Stage, Timings, cmdline, machines};
+use crate::{Command, Error, Observer, Stage, Timings, cmdline, engine, machines};
 
 /// Hears what a person should know while a guest runs, a sentence at a time.
 pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
@@ -76,7 +76,7 @@ impl Machine {
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let mut watch = Stopwatch::new(began);
-        let engine = choose_engine(options.engine).map_err(Error::Vm)?;
+        let engine = engine::choose(options.engine)?;
         let limits = Limits::new(engine);
         let mut config = VmConfig {
             cpus: options.cpus,
@@ -178,7 +178,12 @@ fn guest(
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
         kernel: read("kernel", &kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), quiet, Some(&words)),
+        cmdline: cmdline::agent_machine(
+            limits.scale(),
+            quiet,
+            &cmdline::root_device(image),
+            Some(&words),
+        ),
         modules: vec![(String::new(), read("initial RAM disk", &initrd)?)],
     })
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use riad_disk::{Disk, Error};
+use riad_disk::{Disk, Error, Sink, Source};
 
 use crate::watched::{Watch, Watched};
 
@@ -58,6 +58,14 @@ impl Disk for Unflushed {
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         self.0.write(offset, buf)
+    }
+
+    fn read_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        self.0.read_to(offset, len, to)
+    }
+
+    fn write_from(&self, offset: u64, len: u64, from: &mut dyn Source) -> Result<(), Error> {
+        self.0.write_from(offset, len, from)
     }
 
     fn flush(&self) -> Result<(), Error> {

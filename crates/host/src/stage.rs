@@ -1,6 +1,7 @@
 //! The stages from a command line to a command's first word.
 
 use std::fmt;
+use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,15 @@ pub trait Observer {
     fn stage(&mut self, stage: Stage);
     /// Something happened in the building of an image.
     fn image(&mut self, progress: &Progress);
+    /// The program that makes images in a process of its own, given [`make_for`]'s arguments by the
+    /// words that it has already; `None` where this process is to make them.
+    ///
+    /// [`make_for`]: crate::images::make_for
+    fn builder(&self) -> Option<Command> {
+        None
+    }
+    /// That process has begun, and has this number; or, with none, it is over.
+    fn builds(&mut self, _process: Option<u32>) {}
     /// The process is about to give up what its machine does not need, which `then` does, once. An
     /// observer that has threads of its own ends them before, and may start them again afterwards:
     /// what they do then is confined too.

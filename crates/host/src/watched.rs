@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use riad_disk::{Disk, Error};
+use riad_disk::{Disk, Error, Sink, Source};
 
 /// What is told of a disk.
 pub(crate) trait Watch: Send + Sync {
@@ -41,6 +41,10 @@ impl<W: Watch> Disk for Watched<W> {
         self.disk.name()
     }
 
+    fn label(&self) -> Option<&str> {
+        self.disk.label()
+    }
+
     fn size(&self) -> u64 {
         self.disk.size()
     }
@@ -56,6 +60,15 @@ impl<W: Watch> Disk for Watched<W> {
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         self.told(self.disk.write(offset, buf))
+    }
+
+    fn read_to(&self, offset: u64, len: u64, to: &mut dyn Sink) -> Result<(), Error> {
+        self.watch.reads();
+        self.disk.read_to(offset, len, to)
+    }
+
+    fn write_from(&self, offset: u64, len: u64, from: &mut dyn Source) -> Result<(), Error> {
+        self.told(self.disk.write_from(offset, len, from))
     }
 
     fn flush(&self) -> Result<(), Error> {

@@ -98,6 +98,12 @@ impl BuildOptions {
 
 /// Runs the second stage inside a virtual machine.
 pub trait Configure {
+    /// Everything is fetched, and nothing of it has been looked into: from now on files are made, read
+    /// and removed in the directory `store`, and read in `packages`, and nowhere else. Called once.
+    fn fetched(&mut self, store: &Path, packages: &Path) {
+        let _ = (store, packages);
+    }
+
     /// Boots a machine with `rootfs_image` (a raw ext4 file system) as its only disk, writable, and
     /// runs `/bin/sh SCRIPT` in it as root, through the agent that is in `initramfs`, with the
     /// environment empty and `/proc`, `/sys` and `/dev` mounted in the root file system. Lines it
@@ -237,6 +243,7 @@ impl Build<'_> {
         }
 
         let (packages, kernel_packages) = self.fetch(&indexes.archives, &chosen, &kernel)?;
+        configure.fetched(self.store.root(), &self.store.directory("packages"));
         let work = self.store.begin_work()?;
         let mut rootfs =
             RootFs::new(work.path(), indexes.date).map_err(Error::io("write", work.path()))?;
@@ -273,6 +280,7 @@ impl Build<'_> {
             archives: indexes.archives.iter().map(|a| format!("{} {}", a.base, a.suite)).collect(),
             packages: records,
             modules,
+            root_partition: None,
             files: Vec::new(),
         };
         // Not an image yet for anybody: it lies in the work directory.

@@ -51,7 +51,7 @@ pub mod version;
 
 pub use build::{BuildOptions, Configure, DEFAULT_SIZE, build};
 pub use error::Error;
-pub use import::{ImportOptions, Place, find as find_root, import};
+pub use import::{DiskBytes, ImportOptions, KernelFrom, Place, find as find_root, import};
 pub use progress::{Progress, Stage};
 pub use reference::ImageRef;
 pub use store::{Image, ImageMeta, Listed, Pruned, Store};

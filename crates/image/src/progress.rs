@@ -1,7 +1,9 @@
 //! Progress: a build takes a while, and whoever waits is told what for.
 
+use serde::{Deserialize, Serialize};
+
 /// The stages of a build, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// Another process is building the same image; this one waits for it.
     Waiting,

@@ -17,8 +17,10 @@ mod gather;
 mod page;
 mod ram;
 mod sys;
+mod transfer;
 
 pub use addr::{Gpa, Gva, PAGE_SIZE};
 pub use gather::Gatherer;
 pub use page::{CodeWatch, PageState, PageTable};
 pub use ram::{Error, GuestMemory, Page, Region};
+pub use transfer::Wait;

@@ -142,7 +142,7 @@ impl GuestMemory {
     }
 
     /// Host address of `at` when `len` bytes from there lie in one region.
-    fn host(&self, at: Gpa, len: usize) -> Result<(*mut u8, u64), Error> {
+    pub(crate) fn host(&self, at: Gpa, len: usize) -> Result<(*mut u8, u64), Error> {
         let wanted = len as u64;
         for region in &self.inner.regions {
             let within = at.0.wrapping_sub(region.start.0);
@@ -166,7 +166,7 @@ impl GuestMemory {
         self.inner.map.gather(offset)
     }
 
-    fn note_range(&self, offset: u64, len: usize) {
+    pub(crate) fn note_range(&self, offset: u64, len: usize) {
         if len == 0 {
             return;
         }

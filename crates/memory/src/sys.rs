@@ -1,7 +1,8 @@
 //! The host's side: the memory file, its mapping, and raw copies. The only `unsafe` of this crate.
 #![expect(unsafe_code, reason = "mapping memory and copying to it is what this module is for")]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -116,6 +117,67 @@ pub(crate) fn copy_from(host: *const u8, buf: &mut [u8]) {
 pub(crate) fn copy_to(host: *mut u8, buf: &[u8]) {
     // SAFETY: as in `copy_from`.
     unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), host, buf.len()) }
+}
+
+/// A run of guest bytes, as the kernel takes it. It was bounds-checked, and stays in the mapping while
+/// the `GuestMemory` that it came from is there.
+#[repr(transparent)]
+pub(crate) struct Part(libc::iovec);
+
+impl Part {
+    pub(crate) fn new(host: *mut u8, len: usize) -> Self {
+        Self(libc::iovec { iov_base: host.cast(), iov_len: len })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.iov_len
+    }
+
+    /// Leaves out its first bytes, of which it has as many at least.
+    pub(crate) fn skip(&mut self, count: usize) {
+        let count = count.min(self.0.iov_len);
+        self.0.iov_base = self.0.iov_base.wrapping_byte_add(count);
+        self.0.iov_len -= count;
+    }
+}
+
+/// Reads from a file into guest bytes; with `now`, only what the host has in its memory. Gives how many
+/// bytes there were.
+pub(crate) fn read_file(
+    file: BorrowedFd<'_>,
+    parts: &[Part],
+    at: u64,
+    now: bool,
+) -> io::Result<usize> {
+    let (count, at) = (count(parts), offset(at)?);
+    let flags = if now { libc::RWF_NOWAIT } else { 0 };
+    // SAFETY: the parts are within the mapping, which the kernel writes as a processor would: see
+    // `copy_to`. They have the layout of `iovec`.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), parts.as_ptr().cast(), count, at, flags) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error());
+    match read {
+        // A file system that cannot tell what is in memory.
+        Err(error) if now && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        read => read,
+    }
+}
+
+/// Writes guest bytes to a file. Gives how many it took.
+pub(crate) fn write_file(file: BorrowedFd<'_>, parts: &[Part], at: u64) -> io::Result<usize> {
+    let (count, at) = (count(parts), offset(at)?);
+    // SAFETY: as in `read_file`; the kernel only reads.
+    let written = unsafe { libc::pwritev(file.as_raw_fd(), parts.as_ptr().cast(), count, at) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+fn count(parts: &[Part]) -> libc::c_int {
+    libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX)
+}
+
+fn offset(at: u64) -> io::Result<i64> {
+    i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 /// Fills guest bytes. `host` and the following `len` bytes were bounds-checked.

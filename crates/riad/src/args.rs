@@ -14,7 +14,11 @@ use riad_vmm::{CpuModel, EngineKind, MAX_CPUS, VmConfig};
 
 use crate::report::OWN_FAILURE;
 
+mod disks;
 mod machines;
+pub(crate) use disks::{
+    DiskAttachArgs, DiskCreateArgs, DiskDetachArgs, DiskResizeArgs, DiskRmArgs, DiskVerb,
+};
 pub(crate) use machines::{
     CpArgs, CreateArgs, DeleteArgs, EventsArgs, ExecArgs, Fit, ForwardVerb, LogsArgs, LsArgs,
     OneArgs, ProvisionArgs, SetArgs, ShellArgs, SomeArgs, SortBy, StartArgs, StatsArgs, StopArgs,
@@ -113,6 +117,9 @@ pub(crate) enum Verb {
     Clone(TwoArgs),
     Provision(ProvisionArgs),
     Boot(BootArgs),
+    /// Disks: what is attached to machines, and outlives them
+    #[command(subcommand)]
+    Disk(DiskVerb),
     /// Images: what machines are made from
     #[command(subcommand)]
     Image(ImageVerb),
@@ -136,6 +143,12 @@ pub(crate) enum Verb {
     Vm {
         /// The machine's folder
         folder: PathBuf,
+    },
+    /// Be the process that makes an image: what is wanted comes from standard input
+    #[command(hide = true)]
+    MakeImage {
+        /// The process that wants it
+        parent: u32,
     },
     /// Remove what an interrupted build has left
     #[command(hide = true)]
@@ -362,13 +375,16 @@ pub(crate) enum ImageVerb {
 
 /// Make an image of a disk or an archive that is there already
 ///
-/// FILE is a raw disk with an ext4 root file system, whole or in a partition; or a tar archive of a root
-/// file system, also compressed (gzip, xz, zstd), as `docker export` writes it. Only the root file system
-/// is taken: the machine is started with the kernel of an image that riad has built. Modules of
-/// that kernel are not in the image, but for those that it is started with.
+/// FILE is a disk with an ext4 root file system, with partitions or without, raw or a qcow2 image; or a tar
+/// archive of a root file system, also compressed (gzip, xz, zstd), as `docker export` writes it.
+///
+/// The machine is started with the newest kernel in it (/boot/vmlinuz-VERSION, with
+/// /lib/modules/VERSION), or with the one that is given; in place of its initial RAM disk there is riad's
+/// agent, with the modules that lead to the root. Where there is no kernel in it, the image debian's is
+/// taken: modules of that are not in the image, but for those that it is started with.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  riad image import disk.img --name mine\n  docker export box | gzip >box.tar.gz && riad image import box.tar.gz --name box"
+    after_help = "Examples:\n  riad image import disk.qcow2 --name mine\n  docker export box | gzip >box.tar.gz && riad image import box.tar.gz --name box"
 )]
 pub(crate) struct ImportArgs {
     /// The disk or archive
@@ -378,9 +394,13 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     pub(crate) name: String,
 
-    /// The image whose kernel it is started with
-    #[arg(long, value_name = "IMAGE", default_value = "debian")]
-    pub(crate) kernel_of: String,
+    /// The image whose kernel it is started with [default: its own, or debian's]
+    #[arg(long, value_name = "IMAGE", conflicts_with = "kernel")]
+    pub(crate) kernel_of: Option<String>,
+
+    /// The kernel it is started with, whose modules are in its /lib/modules
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
 
     /// The size of the file system that an archive is written to [default: 8G]
     #[arg(long)]

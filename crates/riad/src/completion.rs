@@ -69,6 +69,7 @@ pub(crate) fn complete(args: CompleteArgs) -> Result<ExitCode, Failure> {
 enum Names {
     Machines,
     Images,
+    Disks,
 }
 
 /// The names there are; none where they cannot be read, for nothing may be said here.
@@ -77,6 +78,10 @@ fn names(which: Names) -> Vec<String> {
         Names::Machines => {
             let names = Machines::open().and_then(|machines| machines.names());
             names.unwrap_or_default().iter().map(ToString::to_string).collect()
+        }
+        Names::Disks => {
+            let disks = Machines::open().and_then(|machines| machines.disks());
+            disks.unwrap_or_default().iter().map(|(name, _)| name.to_string()).collect()
         }
         Names::Images => {
             let listed = images::list().unwrap_or_default();
@@ -208,7 +213,8 @@ fn values(
     }
     match (path, argument.get_id().as_str()) {
         // A name that is not to be taken yet.
-        (["create", ..], "name") | (_, "new") => Vec::new(),
+        (["create", ..], "name") | (["disk", "create"], "disk") | (_, "new") => Vec::new(),
+        (["disk", ..], "disk" | "disks") => names(Names::Disks),
         (["image", "build" | "import"], _) => Vec::new(),
         (["image", ..], "name" | "names") | (_, "image") => names(Names::Images),
         (["cp"], "paths") => {

@@ -9,6 +9,7 @@ fn after(line: &str) -> Vec<String> {
     candidates(&cli, &words(line), &mut |names| match names {
         Names::Machines => ["dev", "db", "web"].map(str::to_owned).to_vec(),
         Names::Images => ["debian", "mine"].map(str::to_owned).to_vec(),
+        Names::Disks => vec!["data".to_owned()],
     })
 }
 
@@ -38,6 +39,10 @@ fn verbs_names_and_values_are_completed() {
         ("riad create ", &[]),
         ("riad rename dev ", &[]),
         ("riad run d", &["debian"]),
+        ("riad disk att", &["attach"]),
+        ("riad disk attach d", &["data"]),
+        ("riad disk attach data w", &["web"]),
+        ("riad disk create d", &[]),
         ("riad image rm m", &["mine"]),
         ("riad --format y", &["yaml"]),
         ("riad run --engine soft:", &["soft:interp"]),
@@ -52,4 +57,27 @@ fn verbs_names_and_values_are_completed() {
     }
     let verbs = after("riad ");
     assert!(verbs.iter().any(|verb| verb == "create") && !verbs.iter().any(|verb| verb == "vm"));
+}
+
+/// Shells that are on this computer read what they are given.
+#[test]
+fn shells_take_their_lines() {
+    use std::process::{Command, Stdio};
+    for (shell, options, lines) in [
+        ("bash", &["-n"][..], super::BASH),
+        ("zsh", &["-f", "-n"], super::ZSH),
+        ("fish", &["--no-config", "--no-execute"], super::FISH),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        let mut command = Command::new(shell);
+        let output = command.args(options).arg(file.path()).stdin(Stdio::null()).output();
+        match output {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success() && said.is_empty(), "{shell}: {said}");
+            }
+            Err(_) => eprintln!("not tried: there is no {shell} here"),
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! `riad delete`: a machine, and everything on its disk.
 
+use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
-use riad_host::machines::{Machines, Name};
+use riad_host::machines::Machines;
 
 use crate::args::DeleteArgs;
 use crate::report::Failure;
@@ -19,7 +20,7 @@ pub(crate) fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::watch()?;
     for name in &names {
         let folder = machines.get(name)?;
-        if !yes && !confirmed(name)? {
+        if !yes && !confirmed("machine", name, "everything on its disk", "deleted")? {
             eprintln!("riad: machine {name} is kept");
             continue;
         }
@@ -27,21 +28,31 @@ pub(crate) fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
         if force && !folder.config().is_ok_and(|config| config.protected) {
             stop_one(&folder, true, FORCED, "riad delete", signals.clone())?;
         }
+        let disks = folder.config().map(|config| config.disks).unwrap_or_default();
         machines.delete(name)?;
         eprintln!("riad: machine {name} is deleted");
+        if !disks.is_empty() {
+            let names: Vec<_> = disks.into_iter().map(|disk| disk.name).collect();
+            eprintln!("riad: what was attached to it stays: {}", names.join(", "));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks.
-fn confirmed(name: &Name) -> Result<bool, Failure> {
+/// Asks whether a `kind` of thing called `name` is to be `gone` with what it has.
+pub(crate) fn confirmed(
+    kind: &str,
+    name: &impl Display,
+    with: &str,
+    gone: &str,
+) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Own(format!(
-            "machine '{name}' is not deleted without being asked about it: there is no terminal to \
+            "{kind} '{name}' is not {gone} without being asked about it: there is no terminal to \
              ask on, so say --yes"
         )));
     }
-    eprint!("riad: delete machine {name}, with everything on its disk? [y/N] ");
+    eprint!("riad: is {kind} {name} to be {gone}, with {with}? [y/N] ");
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(Failure::own("cannot read the answer"))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

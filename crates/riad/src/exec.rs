@@ -29,9 +29,6 @@ pub(crate) fn exec(args: ExecArgs) -> Result<ExitCode, Failure> {
     };
     let mut command = session::command(argv, conditions, tty)?;
     let signals = Signals::watch()?;
-    if folder.state()? == State::Starting {
-        folder.wait_ready()?;
-    }
     command.user = user(&folder, command.user)?;
     run(&folder, &command, tty, &signals)
 }

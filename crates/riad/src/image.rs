@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use riad_host::images::{self, ImageOptions, Listed, public_name};
+use riad_host::images::{self, ImageOptions, ImportKernel, Listed, public_name};
 use riad_host::{Size, printable};
 use serde::Serialize;
 
@@ -50,10 +50,15 @@ fn build(args: BuildArgs) -> Result<(), Failure> {
 }
 
 fn import(args: ImportArgs) -> Result<(), Failure> {
-    let ImportArgs { file, name, kernel_of, size } = args;
+    let ImportArgs { file, name, kernel_of, kernel, size } = args;
+    let from = match (kernel, kernel_of) {
+        (Some(file), _) => ImportKernel::File(file),
+        (None, Some(image)) => ImportKernel::Of(image),
+        (None, None) => ImportKernel::Own,
+    };
     let signals = Signals::watch()?;
     let mut status = Status::new(signals, &name, false);
-    let imported = images::import(&file, &name, &kernel_of, size.map(|size| size.0), &mut status);
+    let imported = images::import(&file, &name, &from, size.map(|size| size.0), &mut status);
     status.clear();
     let kernel = printable(&imported?.meta().kernel);
     eprintln!("riad: image {name} is there, with Linux {kernel}: `riad run {name}`");
@@ -98,7 +103,13 @@ fn info(name: &str, format: Option<Format>) -> Result<(), Failure> {
             ("release", meta.suite.clone()),
             ("architecture", meta.arch.clone()),
             ("kernel", meta.kernel.clone()),
-            ("root file system", Size(size.unwrap_or(0)).to_string()),
+            match meta.root_partition {
+                None => ("root file system", Size(size.unwrap_or(0)).to_string()),
+                Some(number) => {
+                    let text = format!("partition {number} of {}", Size(size.unwrap_or(0)));
+                    ("root file system", text)
+                }
+            },
             ("packages", meta.packages.len().to_string()),
             ("made", ago(meta.created)),
             ("from", meta.archives.join(", ")),

@@ -23,6 +23,8 @@ struct Row {
     disk_bytes: Option<u64>,
     /// What it takes on this computer's disk, besides its image.
     disk_used_bytes: Option<u64>,
+    /// Disks that are attached to it, in order.
+    disks: Vec<AttachedRow>,
     /// The engine asked for.
     engine: Option<&'static str>,
     /// Whose features the processors show.
@@ -48,6 +50,15 @@ struct Row {
     damaged: Option<String>,
 }
 
+/// A disk that is attached.
+#[derive(Debug, Serialize)]
+struct AttachedRow {
+    name: String,
+    read_only: bool,
+    /// Whether the machine runs with it; null when it is off.
+    in_use: Option<bool>,
+}
+
 impl Row {
     fn new(folder: &Folder) -> Self {
         let config = folder.config();
@@ -63,7 +74,14 @@ impl Row {
         let (config, state, disk) = (config.ok(), state.ok(), disk.ok());
         let state = state.filter(|state| damaged.is_none() || state.is_alive());
         let config = config.as_ref();
+        let used = run.as_ref().filter(|_| state.is_some_and(State::is_alive));
+        let disks = config.iter().flat_map(|config| &config.disks).map(|disk| AttachedRow {
+            name: disk.name.clone(),
+            read_only: disk.read_only,
+            in_use: used.map(|run| run.disks.contains(&disk.name)),
+        });
         Self {
+            disks: disks.collect(),
             name: folder.name().to_string(),
             state,
             id: config.map(|config| config.id.clone()),
@@ -181,6 +199,12 @@ fn page(row: &Row) -> String {
     line("memory", size(row.memory_bytes));
     line("disk", size(row.disk_bytes));
     line("disk used", size(row.disk_used_bytes));
+    for disk in &row.disks {
+        let mut words = vec![printable(&disk.name)];
+        words.extend(disk.read_only.then(|| "read-only".to_owned()));
+        words.extend((disk.in_use == Some(false)).then(|| "from the next start on".to_owned()));
+        line("attached disk", Some(words.join(", ")));
+    }
     line("engine", row.engine.map(str::to_owned));
     line("processor model", row.cpu.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
@@ -200,6 +224,10 @@ fn page(row: &Row) -> String {
             line("confined by", Some(confined(&run.confined)));
             line("started", Some(ago(run.began / 1000)));
             line("init system", run.system.as_deref().map(printable));
+            for name in run.disks.iter().filter(|name| row.disks.iter().all(|d| d.name != **name)) {
+                let text = format!("{}, until the next start", printable(name));
+                line("detached disk", Some(text));
+            }
             if (Some(run.cpus), Some(run.memory)) != (row.cpus, row.memory_bytes) {
                 let runs = format!("{} processors, {}", run.cpus, Size(run.memory));
                 line("until restarted", Some(runs));

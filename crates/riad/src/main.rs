@@ -8,6 +8,7 @@ mod console;
 mod cp;
 mod create;
 mod delete;
+mod disk;
 mod doctor;
 mod events;
 mod exec;
@@ -16,6 +17,7 @@ mod image;
 mod ip;
 mod logs;
 mod ls;
+mod make_image;
 mod provision;
 mod rename;
 mod report;
@@ -106,10 +108,12 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
         Verb::Boot(args) => boot::boot(args),
+        Verb::Disk(verb) => disk::disk(verb, format),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),
         Verb::Complete(args) => completion::complete(args),
+        Verb::MakeImage { parent } => make_image::make_image(parent),
         Verb::Sweep { status } => Ok(sweep::sweep(status)),
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use riad_confine::Kind;
 use riad_host::{ControlEvent, ControlSender};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals as Arrivals};
 
@@ -27,8 +28,8 @@ const IN_A_ROW: Duration = Duration::from_secs(2);
 pub(crate) enum Doing {
     /// Nothing that would be left behind: the process just ends.
     Waiting,
-    /// Building an image: there are files to clean up.
-    Building,
+    /// Building an image, in a process of that number: there are files to clean up.
+    Building(Option<u32>),
     /// Running a command in a guest, on a terminal or on pipes.
     Session {
         /// Whom to tell.
@@ -113,6 +114,14 @@ impl Signals {
         self.state().doing = doing;
     }
 
+    /// From now on, there are files to clean up, whoever builds.
+    pub(crate) fn builds(&self) {
+        let mut state = self.state();
+        if !matches!(state.doing, Doing::Building(_)) {
+            state.doing = Doing::Building(None);
+        }
+    }
+
     /// The signal for which the session was given up, if it was.
     pub(crate) fn given_up(&self) -> Option<i32> {
         self.state().given_up
@@ -126,9 +135,9 @@ impl Signals {
         let mut state = self.state();
         let doing = state.doing.clone();
         match doing {
-            Doing::Waiting | Doing::Building if signal == SIGWINCH => {}
+            Doing::Waiting | Doing::Building(_) if signal == SIGWINCH => {}
             Doing::Waiting => leave(signal),
-            Doing::Building => sweep_and_leave(signal),
+            Doing::Building(process) => sweep_and_leave(signal, process),
             Doing::Session { control, tty } => match reaction(signal, tty, interrupts) {
                 Reaction::Tell(event) => tell(&control, event),
                 Reaction::GiveUp => {
@@ -210,10 +219,15 @@ fn leave(signal: i32) -> ! {
 
 /// Ends the process, and with it a build, wherever it is: the process becomes one that removes
 /// what builds that ended too early have left, whose locks are free by then.
-fn sweep_and_leave(signal: i32) -> ! {
+fn sweep_and_leave(signal: i32, process: Option<u32>) -> ! {
     terminal::restore();
     crate::status::wipe();
     let status = status(signal);
+    // It has locks until it is gone. Its parent is here: the number is still its own.
+    if let Some(process) = process.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?)) {
+        let _ = kill_process(process, Signal::KILL);
+        let _ = waitpid(Some(process), WaitOptions::empty());
+    }
     if let Ok(program) = std::env::current_exe() {
         // Comes back only if it fails; the next riad will sweep.
         let _ = Command::new(program).args(["sweep", "--status"]).arg(status.to_string()).exec();

@@ -2,6 +2,7 @@
 //! terminal, it gets a line now and then while an image is built, and nothing else.
 
 use std::io::{IsTerminal, Write};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -91,6 +92,17 @@ impl Observer for Status {
         self.show(stage.name());
     }
 
+    fn builder(&self) -> Option<Command> {
+        // Without it, this process makes the image.
+        let mut program = Command::new(std::env::current_exe().ok()?);
+        program.arg("make-image").arg(std::process::id().to_string());
+        Some(program)
+    }
+
+    fn builds(&mut self, process: Option<u32>) {
+        self.signals.now(Doing::Building(process));
+    }
+
     fn alone(&mut self, then: &mut dyn FnMut()) {
         if let Some(bar) = &self.bar {
             bar.disable_steady_tick();
@@ -100,7 +112,7 @@ impl Observer for Status {
     }
 
     fn image(&mut self, progress: &Progress) {
-        self.signals.now(Doing::Building);
+        self.signals.builds();
         if progress.warning {
             self.say(&format!("warning: {}", printable(&progress.message)));
             return;

@@ -47,6 +47,20 @@ fn the_debug_exit_port_gives_the_status() {
     assert_eq!(output.status.code(), Some(33), "{output:?}");
 }
 
+/// Confined, as every command that runs a guest is: a processor of KVM's makes system calls that others
+/// do not.
+#[test]
+fn a_kernel_runs_on_kvm_where_there_is_one() {
+    if let Err(error) = riad_vmm::choose_engine(riad_vmm::EngineKind::Kvm) {
+        eprintln!("not run: {error}");
+        return;
+    }
+    // mov al, 0x10; out 0xf4, al; jmp $
+    let code = [0xb0, 0x10, 0xe6, 0xf4, 0xeb, 0xfe];
+    let output = boot(&code, &["--engine", "kvm"], b"");
+    assert_eq!(output.status.code(), Some(33), "{output:?}");
+}
+
 #[test]
 fn a_reset_is_success() {
     // mov dx, 0xcf9; mov al, 6; out dx, al; jmp $

@@ -70,7 +70,12 @@ fn mistakes_are_named_with_what_to_do() {
         (&["image", "info", "nosuch"], &["'nosuch'", "riad image ls"]),
         (&["image", "export", "nosuch", "/tmp/x"], &["'nosuch'", "riad image ls"]),
         (&["image", "import", "/nonexistent"], &["--name"]),
-        (&["image", "import", "/nonexistent", "--name", "mine"], &["'debian'", "riad image ls"]),
+        (&["image", "import", "/nonexistent", "--name", "mine"], &["disk /nonexistent"]),
+        (&["image", "import", not_a_kernel, "--name", "mine"], &["not-a-kernel", "qcow2", "tar archive"]),
+        (&["image", "import", not_a_kernel, "--name", "mine", "--kernel-of", "nosuch"],
+            &["'nosuch'", "riad image ls"]),
+        (&["image", "import", not_a_kernel, "--name", "m", "--kernel-of", "x", "--kernel", "y"],
+            &["--kernel"]),
         (&["boot", "--kernel", "/nonexistent"], &["kernel /nonexistent"]),
         (&["boot", "--kernel", not_a_kernel], &[not_a_kernel, "bzImage", "Multiboot"]),
         (&["boot", "--kernel", not_a_kernel, "--disk", odd_disk], &[odd_disk, "multiple of 512"]),
@@ -216,6 +221,22 @@ fn mistakes_with_machines_are_named_with_what_to_do() {
         (&["rename", "dev", "New"], &["'New'", "lower-case"]),
         (&["clone", "dev", "kept"], &["'kept'", "already"]),
         (&["clone", "nosuch", "new"], &["'nosuch'"]),
+        (&["disk", "create", "Data"], &["'Data'", "at most 20"]),
+        (&["disk", "create", "data"], &["--size"]),
+        (&["disk", "create", "data", "--size", "0"], &["'data'", "at least a sector"]),
+        (&["disk", "create", "data", "--size", "1000"], &["'data'", "multiple of 512"]),
+        (&["disk", "create", "data", "--size", "9T"], &["'data'", "more than a disk can have"]),
+        (&["disk", "create", "data", "--from", "/nonexistent"], &["/nonexistent"]),
+        (&["disk", "info", "nosuch"], &["'nosuch'", "riad disk ls"]),
+        (&["disk", "resize", "nosuch", "1G"], &["'nosuch'", "riad disk ls"]),
+        (&["disk", "resize", "nosuch", "more"], &["'more'", "512M"]),
+        (&["disk", "attach", "nosuch", "dev"], &["'nosuch'", "riad disk create nosuch"]),
+        (&["disk", "attach", "nosuch", "nobody"], &["'nobody'", "riad ls"]),
+        (&["disk", "attach", "nosuch"], &["<NAME>"]),
+        (&["disk", "detach", "nosuch"], &["'nosuch'", "riad disk ls"]),
+        (&["disk", "detach", "nosuch", "dev"], &["'nosuch'", "not attached to machine 'dev'"]),
+        (&["disk", "rm", "nosuch", "--yes"], &["'nosuch'", "riad disk ls"]),
+        (&["disk", "rm"], &["<DISK>"]),
         (&["vm", "/nonexistent"], &["riad start"]),
     ];
     for (arguments, words) in cases {
@@ -284,6 +305,21 @@ fn machines_are_shown_to_people_and_programs() {
     said(&["set", "dev", "--cpus", "2", "--disk", "16M"]);
     assert!(said(&["info", "dev"]).contains("16 MiB"));
     assert!(said(&["set", "dev"]).contains("--help"));
+    assert!(said(&["disk", "ls"]).contains("riad disk create"));
+    said(&["disk", "create", "data", "--size", "1G"]);
+    said(&["disk", "attach", "data", "dev", "--read-only"]);
+    assert!(said(&["disk", "ls"]).contains("dev (read-only)"));
+    assert!(said(&["disk", "info", "data"]).contains("/dev/disk/by-id/virtio-data"));
+    assert!(said(&["info", "dev"]).contains("data, read-only"));
+    let row: serde_json::Value =
+        serde_json::from_str(&said(&["info", "dev", "--format", "json"])).unwrap();
+    assert_eq!(row["disks"][0]["name"], "data", "{row}");
+    said(&["disk", "resize", "data", "2G"]);
+    said(&["disk", "detach", "data"]);
+    let output = on_machines(&machines, cache.path(), &["disk", "rm", "data"]);
+    assert!(text(&output.stderr).contains("--yes"), "{}", text(&output.stderr));
+    said(&["disk", "rm", "data", "--yes"]);
+    assert!(said(&["events", "dev"]).contains("disk data detached"));
     said(&["protect", "dev"]);
     assert!(said(&["info", "dev"]).contains("protected"));
     said(&["unprotect", "dev"]);
@@ -291,7 +327,7 @@ fn machines_are_shown_to_people_and_programs() {
     let events = said(&["events", "dev"]);
     assert!(events.contains("cpus set from 1 to 2 (user "), "{events}");
     assert!(events.contains("protect set from on to off"), "{events}");
-    assert_eq!(said(&["events", "dev", "--format", "json"]).lines().count(), 4, "{events}");
+    assert_eq!(said(&["events", "dev", "--format", "json"]).lines().count(), 7, "{events}");
     assert_eq!(said(&["events", "--since", "2999-01-01"]), "");
     assert_eq!(
         said(&["stats", "--interval", "0.1"]),

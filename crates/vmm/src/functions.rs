@@ -48,7 +48,8 @@ impl Functions {
         all.add(slot::CONSOLE, device);
         all.add(slot::RNG, Rng::new(Box::new(HostEntropy)));
         for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
-            let serial = format!("riad-disk{}", at - slot::DISK_FIRST);
+            let place = || format!("riad-disk{}", at - slot::DISK_FIRST);
+            let serial = disk.label().map_or_else(place, str::to_owned);
             all.add_disk(at, Blk::new(Arc::clone(disk), &serial));
         }
         Ok(all)

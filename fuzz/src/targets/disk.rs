@@ -36,9 +36,12 @@ fn find(bytes: &[u8]) -> u64 {
         Ok(())
     });
     match found {
-        Ok(place) => {
-            let end = place.offset.checked_add(place.length).expect("within the disk");
-            assert!(place.length > 0 && end <= size, "{place:?} of {size}");
+        Ok(places) => {
+            assert!(!places.is_empty());
+            for place in places {
+                let end = place.offset.checked_add(place.length).expect("within the disk");
+                assert!(place.length > 0 && end <= size, "{place:?} of {size}");
+            }
             reads + 1
         }
         Err(reason) => {

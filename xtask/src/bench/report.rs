@@ -54,8 +54,17 @@ const START: [&str; 1] = ["kernel to /init"];
 /// The one line of a whole system's start.
 const LOGIN: [&str; 1] = ["login prompt"];
 /// The lines of `disk.sh`.
-const DISK: [&str; 6] =
-    ["seqwrite", "seqread", "randread4K", "randwrite4K", "randread4K16", "randwrite4K16"];
+const DISK: [&str; 9] = [
+    "seqwrite",
+    "seqwrite-flush",
+    "seqread",
+    "randread4K",
+    "randwrite4K",
+    "randwrite4K-flush",
+    "randread4K16",
+    "randwrite4K16",
+    "randwrite4K16-flush",
+];
 /// The lines of `network.sh`.
 const NETWORK: [&str; 5] = ["send", "receive", "receive8", "roundtrips", "connections"];
 

@@ -220,6 +220,13 @@ unsafe fn become_child(
         // As execvp(3) does it: go on where a path is not there, remember where one was forbidden.
         let mut errno = libc::ENOENT;
         for program in plan.programs {
+            // An exec that fails makes an address space first, which a look does not.
+            if plan.programs.len() > 1 && libc::access(program.as_ptr(), libc::F_OK) == -1 {
+                if io::Error::last_os_error().raw_os_error() == Some(libc::EACCES) {
+                    errno = libc::EACCES;
+                }
+                continue;
+            }
             libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
             let mut error = io::Error::last_os_error().raw_os_error().unwrap_or(0);
             if error == libc::ENOEXEC {

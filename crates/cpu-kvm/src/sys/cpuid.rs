@@ -214,6 +214,26 @@ fn field(entry: &mut kvm_cpuid_entry2, register: Register) -> &mut u32 {
 /// state, and what is not in it does not exist for a guest of ours.
 const HOST_XCR0: u32 = 7;
 
+/// Where extended leaves begin.
+const EXTENDED: u32 = 0x8000_0000;
+
+/// Extended leaves that `--cpu host` gives as the host has them: name, caches, power, sizes, and how the
+/// newer of AMD's processors behave. Others tell of what guests do not get: virtualisation, topology by
+/// other numbers than ours, encrypted memory (whose register a guest reads before it can take a fault),
+/// performance monitoring.
+const HOST_EXTENDED: [u32; 10] = [
+    0x8000_0000,
+    0x8000_0001,
+    0x8000_0002,
+    0x8000_0003,
+    0x8000_0004,
+    0x8000_0005,
+    0x8000_0006,
+    0x8000_0007,
+    0x8000_0008,
+    0x8000_0021,
+];
+
 /// The host's own answers, with our topology, hypervisor and frequency, and without what the table of
 /// state has no place for.
 fn host(list: &CpuId, context: &CpuidContext) -> Vec<kvm_cpuid_entry2> {
@@ -222,6 +242,7 @@ fn host(list: &CpuId, context: &CpuidContext) -> Vec<kvm_cpuid_entry2> {
         .as_slice()
         .iter()
         .filter(|e| !OURS.contains(&e.function) && e.function >> 28 != 4)
+        .filter(|e| e.function < EXTENDED || HOST_EXTENDED.contains(&e.function))
         .filter(|e| e.function != 0xd || e.index < 3)
         .copied()
         .collect();
@@ -229,21 +250,25 @@ fn host(list: &CpuId, context: &CpuidContext) -> Vec<kvm_cpuid_entry2> {
     entries.extend(ours.map(|(leaf, subleaf, indexed)| {
         entry(leaf, subleaf, indexed, model::cpuid(leaf, subleaf, context))
     }));
+    // "AuthenticAMD", or "HygonGenuine".
+    let is_amd = matches!(answer(list, 0, 0)[1].to_le_bytes(), [b'A', b'u', ..] | [b'H', b'y', ..]);
     for entry in &mut entries {
         match (entry.function, entry.index) {
             (0, _) => entry.eax = entry.eax.clamp(0x16, 0x16),
             (1, _) => {
                 let ours = model::cpuid(1, 0, context);
                 entry.ebx = ours[1];
-                // x2APIC, TSC deadline, hypervisor; no MONITOR, no virtualisation inside.
-                entry.ecx = entry.ecx & !(1 << 3 | 1 << 5) | 1 << 21 | 1 << 24 | 1 << 31;
-                entry.edx |= ours[3] & (1 << 9 | 1 << 28);
+                // x2APIC, TSC deadline, hypervisor; no MONITOR, no virtualisation inside, and nothing
+                // of performance monitoring (DS, DTES64, DS-CPL, PDCM).
+                let hidden = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 15;
+                entry.ecx = entry.ecx & !hidden | 1 << 21 | 1 << 24 | 1 << 31;
+                entry.edx = entry.edx & !(1 << 21) | ours[3] & (1 << 9 | 1 << 28);
             }
             (7, 0) => {
-                // Neither MPX nor AVX-512, nor shadow stacks, keys, AMX, user interrupts.
+                // Neither MPX nor AVX-512, nor shadow stacks, keys, AMX, user interrupts, traces.
                 const AVX512: u32 =
                     1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31;
-                entry.ebx &= !(AVX512 | 1 << 14 | 1 << 2 | 1 << 4 | 1 << 11);
+                entry.ebx &= !(AVX512 | 1 << 14 | 1 << 25 | 1 << 2 | 1 << 4 | 1 << 11);
                 entry.ecx &= 1 << 2 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 22;
                 entry.edx &= 1 << 4 | 1 << 10 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31;
             }
@@ -258,7 +283,27 @@ fn host(list: &CpuId, context: &CpuidContext) -> Vec<kvm_cpuid_entry2> {
                 // XSAVEOPT and XGETBV: the compacted form would bring XSS.
                 (entry.eax, entry.ebx, entry.ecx, entry.edx) = (entry.eax & 5, 0, 0, 0);
             }
-            (0x8000_0001, _) => entry.ecx &= !(1 << 2 | 1 << 6 | 1 << 10 | 1 << 15 | 1 << 16),
+            // No virtualisation inside (SVM, SKINIT), no SSE4A, IBS, LWP and FMA4, no performance
+            // counters; and no topology but leaf 0xb's (TOPOEXT).
+            (0x8000_0001, _) => {
+                entry.ecx &= !(1 << 2
+                    | 1 << 6
+                    | 1 << 10
+                    | 1 << 12
+                    | 1 << 15
+                    | 1 << 16
+                    | 1 << 22
+                    | 1 << 23
+                    | 1 << 24
+                    | 1 << 28);
+            }
+            (0x8000_0008, _) => {
+                // AMD's guests without leaf 0x8000001e count their processors here (APM 3, E.4.7);
+                // VIRT_SPEC_CTRL is in nobody's table.
+                entry.ebx &= !(1 << 25);
+                entry.ecx = if is_amd { context.count.saturating_sub(1) & 0xff } else { 0 };
+                entry.edx = 0;
+            }
             _ => {}
         }
     }

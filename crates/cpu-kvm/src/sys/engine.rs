@@ -1,29 +1,33 @@
 //! A machine in the kernel: memory slots, interrupt routes, time, and its processors.
 #![expect(unsafe_code, reason = "the kernel is told where guest memory lies")]
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kvm_bindings::{
-    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API,
-    KVM_MEM_LOG_DIRTY_PAGES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    kvm_enable_cap, kvm_msi, kvm_userspace_memory_region,
+    KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_PMU_CAP_DISABLE, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_QUIRK_FIX_HYPERCALL_INSN, KVM_X86_QUIRK_LINT0_REENABLED,
+    KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS, kvm_enable_cap, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use riad_clock::SharedClock;
 use riad_cpu::x86::{LapicState, VcpuState, model, msr as number};
 use riad_cpu::{Bus, Engine, Error, Vcpu, VcpuConfig};
-use riad_memory::{GuestMemory, PAGE_SIZE};
+use riad_memory::{Gpa, GuestMemory, PAGE_SIZE};
 
+use super::bells::Bells;
 use super::cpuid::Answers;
 use super::exits::Exits;
-use super::host::{Kind, create_vm, open, unavailable};
+use super::host::{Kind, create_vm, enough_processors, open, unavailable};
 use super::kick::Mailbox;
 use super::lapic::Stopped;
 use super::routes::{PINS, Routes};
 use super::time::{TimeBase, hold_back};
 use super::vcpu::KvmVcpu;
-use super::{lapic, msr, time};
+use super::{lapic, msr, routes, time};
 use crate::Model;
 
 /// Three pages that the kernel keeps for itself on Intel processors that cannot run real mode (KVM API
@@ -31,6 +35,11 @@ use crate::Model;
 /// where a PC has its firmware and ours has nothing.
 const TSS: usize = 0xfffb_d000;
 const IDENTITY_MAP: u64 = 0xfffb_c000;
+
+/// Habits that the kernel is asked to leave (KVM API 7.30).
+const QUIRKS: u32 = KVM_X86_QUIRK_LINT0_REENABLED
+    | KVM_X86_QUIRK_FIX_HYPERCALL_INSN
+    | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
 
 /// A memory slot that is there for a moment only, and its page: higher than any address that guests
 /// can form.
@@ -65,6 +74,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     /// Held while [`forget_shadows`](Self::forget_shadows) is at it.
     shadows: Mutex<()>,
+    bells: Bells,
     routes: Mutex<Routes>,
     logging: Mutex<bool>,
     cells: RwLock<Vec<Arc<Cell>>>,
@@ -103,11 +113,7 @@ impl KvmEngine {
     ) -> Result<Self, Error> {
         let kvm = open()?;
         let most = u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX);
-        if config.count > most {
-            return Err(unavailable(format!(
-                "this host's KVM gives a machine at most {most} processors; use --cpus {most}"
-            )));
-        }
+        enough_processors(config.count, most)?;
         let answers = Answers::new(&kvm, model, config.count, config.tsc_khz)?;
         let vm = create_vm(&kvm)?;
         let refused = |what: &str, error: kvm_ioctls::Error| {
@@ -123,6 +129,13 @@ impl KvmEngine {
         // Both are for processors with numbers beyond 254: kernels without them have none.
         let ids = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
         let _ = enable(KVM_CAP_X2APIC_API, u64::from(ids));
+        // What this kernel would do otherwise than a processor does, for the sake of old guests: it would
+        // take an 8259's interrupts after INIT unasked, write another maker's instruction over a
+        // VMCALL, and run MONITOR and MWAIT where CPUID has none. Since Linux 5.18.
+        let known = kvm.check_extension_raw(KVM_CAP_DISABLE_QUIRKS2.into()).max(0) as u32;
+        let _ = enable(KVM_CAP_DISABLE_QUIRKS2, u64::from(QUIRKS & known));
+        // Performance counters, which AMD's guests have unasked, are not in the table of state. Since 5.18.
+        let _ = enable(KVM_CAP_PMU_CAPABILITY, u64::from(KVM_PMU_CAP_DISABLE));
         // Since Linux 5.14. Without it, what KVM cannot emulate for user code raises #UD in the guest.
         let _ = enable(KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
         let vulnerabilities = vulnerabilities(&kvm);
@@ -139,6 +152,7 @@ impl KvmEngine {
             vulnerabilities,
             kind: Kind::here(),
             shadows: Mutex::new(()),
+            bells: Bells::new(&kvm),
             routes: Mutex::default(),
             logging: Mutex::new(false),
             cells: RwLock::default(),
@@ -166,6 +180,14 @@ impl KvmEngine {
         let fd = shared.vm.create_vcpu(u64::from(id)).map_err(|e| refused("a processor", e))?;
         shared.set_frequency(&fd)?;
         fd.set_cpuid2(&shared.answers.of(id)?).map_err(|e| refused("the CPU model", e))?;
+        // CPUID offers no kvmclock, no time that was stolen and no faults that come later, and their
+        // registers are not in the table of state: a guest that writes to them gets a fault, as from a
+        // processor. Since Linux 5.10.
+        let _ = fd.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        });
         if shared.answers.tells_vulnerabilities() {
             // A host that does not take it reads it to the guest as it likes.
             let _ = msr::set(&fd, &[(number::ARCH_CAPABILITIES, shared.vulnerabilities)]);
@@ -260,9 +282,12 @@ impl Shared {
         )))
     }
 
-    /// Hands a message to the kernel's local APICs (KVM API 4.71).
+    /// Hands a message to the kernel's local APICs (KVM API 4.71). A device's is one system call and
+    /// no lock.
     fn send(&self, address: u64, data: u32) {
-        if let Err(error) = lock(&self.routes).learn(&self.vm, (address, data)) {
+        if routes::has_end((address, data))
+            && let Err(error) = lock(&self.routes).learn(&self.vm, (address, data))
+        {
             tracing::warn!(%error, "the end of a level-triggered interrupt may go unnoticed");
         }
         let msi = kvm_msi {
@@ -325,6 +350,22 @@ impl Engine for KvmEngine {
 
     fn send_msi(&self, address: u64, data: u32) {
         self.shared.send(address, data);
+    }
+
+    fn hang_bell(&self, at: Gpa, bell: BorrowedFd<'_>) -> bool {
+        match self.shared.bells.hang(&self.shared.vm, at, bell) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, at = at.0, "a notification leaves the guest");
+                false
+            }
+        }
+    }
+
+    fn take_bell_down(&self, at: Gpa, bell: BorrowedFd<'_>) {
+        if let Err(error) = self.shared.bells.take_down(&self.shared.vm, at, bell) {
+            tracing::warn!(%error, at = at.0, "KVM keeps a bell that nobody hears");
+        }
     }
 
     fn set_extint(&self, level: bool) {

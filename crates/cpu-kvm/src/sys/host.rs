@@ -1,5 +1,6 @@
 //! `/dev/kvm`: opening it, what it can do, and what to do when it cannot.
 
+use std::ffi::CStr;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -9,8 +10,9 @@ use riad_cpu::Error;
 use super::cpuid;
 use crate::Capabilities;
 
-/// The device node.
+/// The device node, for people and for the kernel.
 const DEVICE: &str = "/dev/kvm";
+const NODE: &CStr = c"/dev/kvm";
 
 /// The stable API (KVM API 4.1): anything else must not be used.
 const API_VERSION: i32 = 12;
@@ -43,26 +45,53 @@ pub(super) fn unavailable(reason: impl Into<String>) -> Error {
 /// # Errors
 /// [`Error::Unavailable`] with what to do.
 pub(super) fn open() -> Result<Kvm, Error> {
-    let kvm = Kvm::new().map_err(|error| unavailable(cannot_open(error.errno())))?;
-    let version = kvm.get_api_version();
+    open_at(NODE)
+}
+
+/// The same, of the device node at this path.
+fn open_at(path: &CStr) -> Result<Kvm, Error> {
+    let kvm = Kvm::new_with_path(path).map_err(|error| unavailable(cannot_open(error.errno())))?;
+    will_do(kvm.get_api_version(), |cap| kvm.check_extension(cap))?;
+    Ok(kvm)
+}
+
+/// Whether a KVM with this version of the interface and these capabilities will do.
+fn will_do(version: i32, has: impl Fn(Cap) -> bool) -> Result<(), Error> {
+    if version < 0 {
+        return Err(unavailable(format!(
+            "{DEVICE} is not the kernel's KVM device: it does not know its requests. See who put it \
+             there, or use --engine soft"
+        )));
+    }
     if version != API_VERSION {
         return Err(unavailable(format!(
             "{DEVICE} speaks version {version} of its interface and Riad version {API_VERSION}; \
              use --engine soft"
         )));
     }
-    let lacking: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|(cap, _)| !kvm.check_extension(*cap))
-        .map(|(_, name)| name)
-        .collect();
-    if !lacking.is_empty() {
-        return Err(unavailable(format!(
-            "this host's KVM lacks {}; run Linux 4.20 or newer, or use --engine soft",
-            lacking.join(", ")
-        )));
+    let lacking: Vec<_> =
+        NEEDED.into_iter().filter(|(cap, _)| !has(*cap)).map(|(_, name)| name).collect();
+    if lacking.is_empty() {
+        return Ok(());
     }
-    Ok(kvm)
+    Err(unavailable(format!(
+        "this host's KVM lacks {}; run Linux 4.20 or newer, or use --engine soft",
+        lacking.join(", ")
+    )))
+}
+
+/// Whether a machine may have this many processors, where KVM gives it at most `most`.
+///
+/// # Errors
+/// [`Error::Unavailable`] with what to do.
+pub(super) fn enough_processors(wanted: u32, most: u32) -> Result<(), Error> {
+    if wanted <= most {
+        return Ok(());
+    }
+    Err(unavailable(format!(
+        "the machine has {wanted} processors, and this host's KVM gives a machine at most {most}: use \
+         --cpus {most}, or --engine soft"
+    )))
 }
 
 /// Why the device node could not be opened, and what to do.
@@ -136,8 +165,13 @@ pub fn capabilities() -> Result<Capabilities, Error> {
 
 /// Makes a machine. `KVM_CREATE_VM` gives up when a signal comes, and is asked again.
 pub(super) fn create_vm(kvm: &Kvm) -> Result<kvm_ioctls::VmFd, Error> {
+    created(|| kvm.create_vm())
+}
+
+/// What comes of asking for a machine by `create`, which may have to be done again.
+fn created<T>(mut create: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, Error> {
     loop {
-        match kvm.create_vm() {
+        match create() {
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(unavailable(cannot_create(error.errno()))),
             Ok(vm) => return Ok(vm),

@@ -92,8 +92,8 @@ impl<'a> Runner<'a> {
     /// This thread is about to run the processor, `in_turns` with a software processor or alone.
     ///
     /// # Errors
-    /// The kernel's error number when it refuses the mask.
-    pub(super) fn new(mailbox: &'a Mailbox, fd: &VcpuFd, in_turns: bool) -> Result<Self, i32> {
+    /// What the kernel refused.
+    pub(super) fn new(mailbox: &'a Mailbox, fd: &VcpuFd, in_turns: bool) -> Result<Self, String> {
         // SAFETY: the sets are ours and initialised by the calls before they are read; the mask
         // structure is 4 bytes of length and 8 of the kernel's set, as KVM API 4.21 has it, and lives
         // until the call returns.
@@ -111,9 +111,9 @@ impl<'a> Runner<'a> {
             mask[1] = u32::from_ne_bytes([set[0], set[1], set[2], set[3]]);
             mask[2] = u32::from_ne_bytes([set[4], set[5], set[6], set[7]]);
             if libc::ioctl(fd.as_raw_fd(), KVM_SET_SIGNAL_MASK as _, mask.as_ptr()) != 0 {
-                let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+                let error = std::io::Error::last_os_error();
                 libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
-                return Err(error);
+                return Err(format!("KVM_SET_SIGNAL_MASK: {error}"));
             }
             old
         };

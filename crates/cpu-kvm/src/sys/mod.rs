@@ -11,6 +11,7 @@ pub use present::{KvmEngine, capabilities, is_there};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "."]
 mod present {
+    mod bells;
     mod cpuid;
     mod dirty;
     mod engine;

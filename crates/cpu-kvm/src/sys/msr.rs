@@ -20,7 +20,7 @@ const FIXED: [u32; 11] = [
     msr::MTRR_FIX4K_F8000,
 ];
 
-/// Registers that every processor with KVM takes.
+/// The table's registers, and their values.
 fn list(msrs: &Msrs) -> Vec<(u32, u64)> {
     let Msrs {
         star,
@@ -40,6 +40,7 @@ fn list(msrs: &Msrs) -> Vec<(u32, u64)> {
         tsc_adjust,
         microcode_revision,
         debugctl,
+        spec_ctrl,
     } = msrs;
     let mut all = vec![
         (msr::STAR, *star),
@@ -56,6 +57,7 @@ fn list(msrs: &Msrs) -> Vec<(u32, u64)> {
         (msr::TSC_ADJUST, *tsc_adjust),
         (msr::MICROCODE_REVISION, *microcode_revision),
         (msr::DEBUGCTL, *debugctl),
+        (msr::SPEC_CTRL, *spec_ctrl),
         (msr::MTRR_DEF_TYPE, *mtrr_def_type),
     ];
     all.extend((msr::MTRR_PHYSBASE0..).zip(mtrr_variable.iter().copied()));
@@ -124,6 +126,7 @@ pub(super) fn read(fd: &VcpuFd, known: &Msrs) -> Result<Msrs, Error> {
         tsc_adjust: or(msr::TSC_ADJUST, known.tsc_adjust),
         microcode_revision: or(msr::MICROCODE_REVISION, known.microcode_revision),
         debugctl: or(msr::DEBUGCTL, known.debugctl),
+        spec_ctrl: or(msr::SPEC_CTRL, known.spec_ctrl),
     })
 }
 

@@ -18,6 +18,11 @@ const LEVEL: u32 = 1 << 15;
 /// A message: address and data.
 pub(super) type Message = (u64, u32);
 
+/// Whether somebody wants to hear the end of what a message asks for.
+pub(super) fn has_end(message: Message) -> bool {
+    message.1 & LEVEL != 0
+}
+
 /// The routes.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -28,7 +33,7 @@ pub(super) struct Routes {
 impl Routes {
     /// A message passes. When it is level-triggered and new, the kernel is told.
     pub(super) fn learn(&mut self, vm: &VmFd, message: Message) -> Result<(), Error> {
-        if message.1 & LEVEL == 0 || self.level.contains(&message) {
+        if !has_end(message) || self.level.contains(&message) {
             return Ok(());
         }
         if self.level.len() == PINS as usize {

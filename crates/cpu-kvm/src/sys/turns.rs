@@ -16,9 +16,9 @@ impl Turns {
     /// Has the kernel send this thread a signal after each turn.
     ///
     /// # Errors
-    /// The kernel's error number.
-    pub(super) fn begin(signal: libc::c_int) -> Result<Self, i32> {
-        let errno = || std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+    /// What the kernel refused.
+    pub(super) fn begin(signal: libc::c_int) -> Result<Self, String> {
+        let refused = |call| format!("{call}: {}", std::io::Error::last_os_error());
         // SAFETY: the structure is plain data; all bytes zero is a value of it.
         let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -31,7 +31,7 @@ impl Turns {
             libc::timer_create(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut event, &raw mut timer)
         };
         if made != 0 {
-            return Err(errno());
+            return Err(refused("timer_create"));
         }
         let turns = Self(timer);
         let turn = libc::timespec { tv_sec: 0, tv_nsec: TURN };
@@ -39,7 +39,7 @@ impl Turns {
         // SAFETY: the timer was made above, and the structure lives until the call returns.
         match unsafe { libc::timer_settime(turns.0, 0, &raw const times, std::ptr::null_mut()) } {
             0 => Ok(turns),
-            _ => Err(errno()),
+            _ => Err(refused("timer_settime")),
         }
     }
 }

@@ -269,7 +269,7 @@ impl Vcpu for KvmVcpu {
         let cell = Arc::clone(&self.cell);
         let mut fd = cell.fd();
         let runner = Runner::new(&cell.mailbox, &fd, self.shared.kind.emulates)
-            .map_err(|errno| self.failed(format!("KVM_SET_SIGNAL_MASK: error {errno}")))?;
+            .map_err(|refusal| self.failed(refusal))?;
         self.run_loop(&mut fd, &runner)
     }
 

@@ -4,9 +4,10 @@ use riad_memory::Gpa;
 
 use crate::cpu::Cpu;
 use crate::fault::{Done, Fault};
-use crate::mem::{Entry, Tlb};
+use crate::mem::{Entry, Tables, Tlb};
 use crate::mmu::Access;
 use crate::raw;
+use crate::sys::mapping::Huge;
 
 /// No instruction of a block writes more bytes at once.
 const WIDEST: usize = 16;
@@ -69,7 +70,7 @@ impl Write {
 #[derive(Default)]
 pub(crate) struct Rehearsal {
     /// The TLB's own tables.
-    tables: [Box<[Entry]>; 4],
+    tables: Huge<Tables>,
     /// What walks found that the tables do not know.
     walked: Vec<Entry>,
     pub(super) writes: Vec<Write>,
@@ -127,9 +128,9 @@ impl Cpu {
         let tag = self.tlb.tag(address);
         let write = access == Access::Write;
         let known = self.tlb.rehearsal.as_ref().and_then(|rehearsal| {
-            let entry = rehearsal.tables[view].get(Tlb::slot(address));
+            let entry = rehearsal.tables.entry(view, address);
             let good = |entry: &&Entry| tag == if write { entry.write } else { entry.read };
-            entry.into_iter().chain(&rehearsal.walked).find(good).copied()
+            std::iter::once(entry).chain(&rehearsal.walked).find(good).copied()
         });
         let entry = match known {
             Some(entry) => entry,

@@ -2,3 +2,4 @@
 
 pub(crate) mod barrier;
 pub(crate) mod entropy;
+pub(crate) mod mapping;

@@ -9,7 +9,7 @@ use super::frame::{
     BASE, CALL_SITE, FLAGS, KEPT, SPARE_CALL, Site, Slot, SlotNumber, TARGET_BITS, TARGET_SCALE,
     TARGET_TABLE, Target, reason, salt,
 };
-use super::stubs::{Look, Stubs, Want, look_data};
+use super::stubs::{self, Look, Stubs, Want};
 
 /// Looks RAX up among the targets of indirect jumps. The hole is for when it is not there; otherwise
 /// RCX tells its place. RAX is salted then, and must be when it is jumped to.
@@ -76,7 +76,7 @@ pub(super) struct CallStubs {
 impl CallStubs {
     pub(super) fn build(asm: &mut Asm, stubs: &Stubs, upper: bool, user: bool) -> Self {
         let stack = SlotNumber::of_stack(user);
-        let push_return = push(asm, stubs, stack, 8);
+        let push_return = push(asm, stubs, stack, upper, 8);
         asm.bytes(&[0xc3]);
         let call = call(asm, stubs, stack, upper);
         let (ret_host, ret) = ret(asm, stubs, stack, upper);
@@ -85,7 +85,15 @@ impl CallStubs {
 }
 
 /// Finds eight bytes of the stack at a distance from the stack pointer: their addend is in RAX then.
-fn find(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, want: Want, distance: i32, bias: usize) {
+fn find(
+    asm: &mut Asm,
+    stubs: &Stubs,
+    stack: SlotNumber,
+    upper: bool,
+    want: Want,
+    distance: i32,
+    bias: usize,
+) {
     let (tag, addend) = want.fields();
     asm.lea(RCX, Mem::at(R15, distance));
     asm.alu_mem(alu::XOR, RCX, frame(bias + stack.field(tag)));
@@ -98,10 +106,8 @@ fn find(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, want: Want, distance: i
     if bias != 0 {
         pop(asm, SPARE_CALL);
     }
-    asm.call_to(stubs.look(Look { want, size: 8, aligned: false, direct: true }));
-    let known = asm.jmp();
-    look_data(asm, Site::OF_CALL, stack);
-    asm.land(known);
+    let look = Look { want, size: 8, aligned: false, direct: true };
+    stubs::look(asm, stubs, look, upper, stack, Site::OF_CALL);
     if bias != 0 {
         push_back(asm, SPARE_CALL);
     }
@@ -121,14 +127,14 @@ fn push_back(asm: &mut Asm, field: usize) {
 }
 
 /// Pushes a return address; `bias` bytes are on the host's stack.
-fn push(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, bias: usize) -> u32 {
+fn push(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool, bias: usize) -> u32 {
     asm.align(16, 0);
     let here = asm.here();
     asm.store32(frame(bias + CALL_SITE), RCX);
     asm.shift(true, 5, RCX, 32);
     asm.alu_mem(alu::ADD, RCX, frame(bias + BASE));
     asm.store(frame(bias + KEPT), RCX);
-    find(asm, stubs, stack, Want::Write, -8, bias);
+    find(asm, stubs, stack, upper, Want::Write, -8, bias);
     asm.load(RCX, frame(bias + KEPT));
     asm.store(Mem { base: RAX, index: Some((R15, 0)), disp: -8 }, RCX);
     asm.lea(R15, Mem::at(R15, -8));
@@ -156,7 +162,7 @@ fn call(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> u32 {
     asm.bytes(&[0x48, 0x63, 0xc0]);
     asm.alu_mem(alu::ADD, RAX, frame(BASE));
     asm.store(frame(KEPT + 8), RAX);
-    push(asm, stubs, stack, 0);
+    push(asm, stubs, stack, upper, 0);
     asm.load(RAX, frame(KEPT + 8));
     let unknown = find_target(asm, upper);
     jump_to_found(asm, upper);
@@ -174,7 +180,7 @@ fn ret(asm: &mut Asm, stubs: &Stubs, stack: SlotNumber, upper: bool) -> (u32, u3
     asm.store32(frame(FLAGS), RAX);
     let here = asm.here();
     asm.store32(frame(CALL_SITE), RCX);
-    find(asm, stubs, stack, Want::Read, 0, 0);
+    find(asm, stubs, stack, upper, Want::Read, 0, 0);
     asm.load(RAX, Mem { base: RAX, index: Some((R15, 0)), disp: 0 });
     let unknown = find_target(asm, upper);
     asm.lea(R15, Mem::at(R15, 8));

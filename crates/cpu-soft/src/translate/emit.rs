@@ -445,13 +445,18 @@ impl Emitter<'_> {
         self.cold.clear();
     }
 
+    /// Has a slot filled, and goes on here.
+    pub(super) fn look(&mut self, look: Look, slot: SlotNumber, site: Site) {
+        stubs::look(self.asm, self.stubs, look, self.kind.upper, slot, site);
+    }
+
     fn one_cold(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, look, slot, site } => {
                 self.asm.land(at);
-                self.asm.call_to(self.stubs.look(look));
+                stubs::call_look(self.asm, self.stubs, look, self.kind.upper, slot);
                 self.asm.jmp_to(back);
-                stubs::look_data(self.asm, site, slot);
+                stubs::look_data(self.asm, site);
             }
             Cold::Leave { at, site, reason } => {
                 self.asm.land(at);
@@ -490,10 +495,7 @@ impl Emitter<'_> {
             }
             Cold::Run { at, retry, look, low, bytes, site } => {
                 self.asm.land(at);
-                self.asm.call_to(self.stubs.look(look));
-                let after = self.asm.jmp();
-                stubs::look_data(self.asm, site, SlotNumber::of_stack(self.kind.user));
-                self.asm.land(after);
+                self.look(look, SlotNumber::of_stack(self.kind.user), site);
                 // The first part is known now. Is the rest in the same page?
                 self.asm.lea32(RCX, Mem::at(R15, low));
                 self.asm.alu_imm(false, alu::AND, RCX, 0xfff);

@@ -181,8 +181,6 @@ pub(crate) struct Frame {
     pub(crate) spare: Cell<u64>,
     pub(crate) spare_target: Cell<u64>,
     pub(crate) spare_call: Cell<u64>,
-    /// Offset of the slot that is being filled.
-    pub(crate) spare_slot: Cell<u64>,
     /// The site of the call or return that is under way.
     pub(crate) call_site: Cell<u32>,
     /// What a block puts aside while it looks up memory.
@@ -204,11 +202,12 @@ pub(crate) struct Frame {
     /// Bits of the kind of code ([`Kind`](super::emit::Kind)) in the lower and the upper half, with
     /// [`USED_MARK`].
     pub(crate) kinds: [Cell<u64>; 2],
-    /// The [`Used`] blocks, and what the TLB knows of large pages.
-    pub(crate) used: Cell<u64>,
+    /// What the TLB knows of large pages.
     pub(crate) large: Cell<u64>,
     pub(crate) page_marks: [Cell<u8>; PAGE_MARKS],
     pub(crate) targets: [Cell<Target>; TARGETS],
+    /// Blocks by their place in RAM, which translated code asks for targets it does not know.
+    pub(crate) used: [Cell<Used>; 1 << USED_BITS],
 }
 
 pub(crate) const ATTENTION: usize = offset_of!(Frame, attention);
@@ -217,12 +216,10 @@ pub(crate) const BASE: usize = offset_of!(Frame, base);
 pub(crate) const FLAGS: usize = offset_of!(Frame, flags);
 pub(crate) const CPU: usize = offset_of!(Frame, cpu);
 pub(crate) const TABLE: usize = offset_of!(Frame, table);
-pub(crate) const GENERATION: usize = offset_of!(Frame, generation);
 pub(crate) const BUDGET: usize = offset_of!(Frame, budget);
 pub(crate) const SPARE: usize = offset_of!(Frame, spare);
 pub(crate) const SPARE_TARGET: usize = offset_of!(Frame, spare_target);
 pub(crate) const CALL_SITE: usize = offset_of!(Frame, call_site);
-pub(crate) const SPARE_SLOT: usize = offset_of!(Frame, spare_slot);
 pub(crate) const SPARE_CALL: usize = offset_of!(Frame, spare_call);
 pub(crate) const KEPT: usize = offset_of!(Frame, kept);
 pub(crate) const SITE: usize = offset_of!(Frame, site);
@@ -242,6 +239,11 @@ pub(crate) const TARGET_TABLE: usize = offset_of!(Frame, targets);
 /// Offset of the salt of a half.
 pub(crate) const fn salt(upper: bool) -> usize {
     offset_of!(Frame, salt) + 8 * upper as usize
+}
+
+/// Offset of the generation of a half.
+pub(crate) const fn generation(upper: bool) -> usize {
+    offset_of!(Frame, generation) + 8 * upper as usize
 }
 
 /// Offset of the base of FS (4) or GS (5).

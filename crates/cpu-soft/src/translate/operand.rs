@@ -7,8 +7,8 @@ use iced_x86::{Mnemonic, OpKind};
 use super::asm::host::{RAX, RCX};
 use super::asm::{Mem, NO_BASE, alu, cc, frame};
 use super::emit::{Cold, Emitter, Item, home, in_frame};
-use super::frame::{BASE, GENERATION, KEPT, Site, Slot, SlotNumber, segment_base};
-use super::stubs::{Look, Want, look_data, page_state, tlb_entry};
+use super::frame::{BASE, KEPT, Site, Slot, SlotNumber, segment_base};
+use super::stubs::{Look, Want, page_state, tlb_entry, tlb_tag};
 use crate::mem::Entry;
 use crate::op::{RIP, ZERO, gpr, seg};
 
@@ -204,7 +204,7 @@ impl Emitter<'_> {
         let slot = SlotNumber::of_scattered(self.kind.user);
         let address = self.registers_of(operand);
         self.asm.lea(RCX, address);
-        tlb_entry(self.asm, 0);
+        tlb_entry(self.asm, RCX, 0);
         // An index that lives in the frame is brought to RCX too.
         let both = operand.index != ZERO && home(operand.index).is_none();
         if both {
@@ -218,8 +218,7 @@ impl Emitter<'_> {
         if both {
             self.asm.load(RCX, frame(KEPT));
         }
-        self.asm.alu_imm(true, alu::AND, RAX, -4096);
-        self.asm.alu_mem(alu::OR, RAX, frame(GENERATION + 8 * usize::from(self.kind.upper)));
+        tlb_tag(self.asm, RAX, self.kind.upper, 0);
         self.asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, want.tag() as i32));
         let at = self.asm.jcc(cc::NE);
         self.asm.load(RAX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
@@ -251,10 +250,7 @@ impl Emitter<'_> {
     pub(super) fn probe_slowly(&mut self, operand: &Operand, look: Look, site: Site, back: u32) {
         let address = self.registers_of(operand);
         self.asm.lea(RAX, address);
-        self.asm.call_to(self.stubs.look(look));
-        let after = self.asm.jmp();
-        look_data(self.asm, site, SlotNumber::of_scattered(self.kind.user));
-        self.asm.land(after);
+        self.look(look, SlotNumber::of_scattered(self.kind.user), site);
         if let Some(direct) = operand.direct() {
             self.asm.alu(alu::SUB, RAX, direct.base);
             self.asm.lea(RAX, Mem::at(RAX, direct.disp.wrapping_neg()));

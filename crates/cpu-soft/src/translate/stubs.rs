@@ -7,10 +7,10 @@ use super::asm::{Asm, Mem, alu, cc, frame};
 use super::calls::{self, CallStubs, target};
 use super::emit::Kind;
 use super::frame::{
-    BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, GENERATION, HOME, HOST_MXCSR, HOST_STACK,
-    IN_FRAME, KINDS, LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE,
-    SPARE_SLOT, SPARE_TARGET, STATES, Site, Slot, SlotNumber, TABLE, Target, USED, USED_BITS,
-    USED_SPREAD, Used, XMM_MISSING, cpu_register, reason, register,
+    BASE, CALL_SITE, CPU, CPU_MXCSR, CPU_XMM, FLAGS, HOME, HOST_MXCSR, HOST_STACK, IN_FRAME, KINDS,
+    LARGE, LINK, MISSES, PAGE_MARK, PAGE_MARKS, RAM, REASON, SITE, SPARE, SPARE_TARGET, STATES,
+    Site, Slot, SlotNumber, TABLE, Target, USED, USED_BITS, USED_SPREAD, Used, XMM_MISSING,
+    cpu_register, generation, reason, register,
 };
 use crate::mem::{ENTRIES, Entry};
 
@@ -110,10 +110,8 @@ pub(crate) struct Stubs {
     pub(crate) load_xmm: u32,
     /// Runs the op at RAX in the interpreter; ECX has the site. The flags are in the frame.
     pub(crate) interpret: u32,
-    /// By number of a [`Look`]: fills a slot. Called with, behind a jump of five bytes, the site and
-    /// the slot's offset as data. Returns the addend in RAX for a direct one, otherwise the host
-    /// address; does not return when it cannot.
-    look: Vec<u32>,
+    /// By half and by number of a [`Look`]: fills a slot. See [`call_look`].
+    look: [Vec<u32>; 2],
     /// By half: goes to the block at RAX that the processor knows though it is not among the targets.
     /// Called with the site as data, and a word with by how much the stack pointer moves then, and
     /// above 24 bits the reason to leave for when it knows none. The flags are in the frame.
@@ -129,10 +127,6 @@ pub(crate) struct Stubs {
 const JUMP: i32 = 5;
 
 impl Stubs {
-    pub(crate) fn look(&self, look: Look) -> u32 {
-        self.look[look.number()]
-    }
-
     pub(crate) fn leave(&self, reason: u32) -> u32 {
         self.leave[reason as usize]
     }
@@ -174,10 +168,10 @@ impl Stubs {
         asm.jmp_to(stubs.exit);
         stubs.resolve = [false, true].map(|upper| resolve(asm, upper, stubs.exit));
         let fill = fill(asm, calls.fill, stubs.exit);
-        for number in 0..Look::KINDS {
-            stubs.look.push(asm.here());
-            miss(asm, Look::with_number(number), fill);
-        }
+        stubs.look = [false, true].map(|upper| {
+            let kinds = (0..Look::KINDS).map(Look::with_number);
+            kinds.map(|look| miss(asm, look, upper, fill)).collect()
+        });
         stubs.wrote = wrote(asm, calls.wrote, leave);
         stubs.calls = [false, true]
             .map(|upper| [false, true].map(|user| CallStubs::build(asm, &stubs, upper, user)));
@@ -348,9 +342,8 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.store(frame(8 + SPARE_TARGET), RDX);
     // Does the TLB know the page? An address of the other half has another generation.
     asm.mov(RCX, RAX);
-    tlb_entry(asm, 8);
-    asm.alu_imm(true, alu::AND, RAX, -4096);
-    asm.alu_mem(alu::OR, RAX, frame(8 + GENERATION + 8 * usize::from(upper)));
+    tlb_entry(asm, RCX, 8);
+    tlb_tag(asm, RAX, upper, 8);
     asm.alu_mem(alu::CMP, RAX, Mem::at(RCX, offset_of!(Entry, exec) as i32));
     let no_page = asm.jcc(cc::NE);
     // The key: place in RAM, and what kind of code.
@@ -374,11 +367,11 @@ fn resolve(asm: &mut Asm, upper: bool, exit: u32) -> u32 {
     asm.bytes(&USED_SPREAD.to_le_bytes());
     asm.shift(false, 5, RAX, 32 - USED_BITS as u8);
     asm.shift(false, 4, RAX, size_of::<Used>().trailing_zeros() as u8);
-    asm.alu_mem(alu::ADD, RAX, frame(8 + USED));
-    asm.alu_mem(alu::CMP, RDX, Mem::at(RAX, offset_of!(Used, key) as i32));
+    let used = |field| Mem { base: RSP, index: Some((RAX, 0)), disp: (8 + USED + field) as i32 };
+    asm.alu_mem(alu::CMP, RDX, used(offset_of!(Used, key)));
     let not_used = asm.jcc(cc::NE);
     // From now on it is a target.
-    asm.load(RDX, Mem::at(RAX, offset_of!(Used, host) as i32));
+    asm.load(RDX, used(offset_of!(Used, host)));
     asm.load(RAX, frame(8 + SPARE));
     calls::salted_place(asm, upper, 8);
     asm.store(target(8, offset_of!(Target, key)), RAX);
@@ -468,12 +461,18 @@ fn fill(asm: &mut Asm, function: u64, exit: u32) -> Fill {
     Fill { walk, refuse, sample }
 }
 
-/// From a linear address in RCX to where the TLB has its entry; `bias` bytes are on the stack.
-pub(super) fn tlb_entry(asm: &mut Asm, bias: usize) {
+/// From a linear address in a register to where the TLB has its entry; `bias` bytes are on the stack.
+pub(super) fn tlb_entry(asm: &mut Asm, register: u8, bias: usize) {
     let entry = size_of::<Entry>().trailing_zeros() as u8;
-    asm.shift(true, 5, RCX, 12 - entry);
-    asm.alu_imm(false, alu::AND, RCX, ((ENTRIES - 1) << entry) as i32);
-    asm.alu_mem(alu::ADD, RCX, frame(bias + TABLE));
+    asm.shift(true, 5, register, 12 - entry);
+    asm.alu_imm(false, alu::AND, register, ((ENTRIES - 1) << entry) as i32);
+    asm.alu_mem(alu::ADD, register, frame(bias + TABLE));
+}
+
+/// From a linear address of a half, in a register, to its page's tag; `bias` bytes are on the stack.
+pub(super) fn tlb_tag(asm: &mut Asm, register: u8, upper: bool, bias: usize) {
+    asm.alu_imm(true, alu::AND, register, -4096);
+    asm.alu_mem(alu::OR, register, frame(bias + generation(upper)));
 }
 
 /// From a host address of RAM to that of its page's state; `bias` bytes are on the stack.
@@ -483,89 +482,120 @@ pub(super) fn page_state(asm: &mut Asm, register: u8, bias: usize) {
     asm.alu_mem(alu::ADD, register, frame(bias + STATES));
 }
 
-/// What stands behind a call to a look-up and the jump after it.
-pub(super) fn look_data(asm: &mut Asm, site: Site, slot: SlotNumber) {
-    for word in [site.0, slot.field(0) as u32] {
-        asm.bytes(&word.to_le_bytes());
-    }
+/// Calls the routine that fills a slot, in code that runs in a half of the address space: after it
+/// come a jump, and then [`look_data`]. Changes RAX and RCX. RCX has the address, against the slot's
+/// tag, for a direct one, and RAX is the slot's addend then; otherwise RAX has the address, and is the
+/// host address then. Does not return when it cannot.
+pub(super) fn call_look(asm: &mut Asm, stubs: &Stubs, look: Look, upper: bool, slot: SlotNumber) {
+    let register = if look.direct { RAX } else { RCX };
+    asm.mov_imm32(register, slot.field(0) as u32);
+    asm.call_to(stubs.look[usize::from(upper)][look.number()]);
 }
 
-fn miss(asm: &mut Asm, look: Look, fill: Fill) {
-    const PAGE: i32 = -4096;
-    let tag = look.want.tag();
-    let (tag_at, addend_at) = look.want.fields();
+/// As [`call_look`], with what comes after it: goes on here.
+pub(super) fn look(
+    asm: &mut Asm,
+    stubs: &Stubs,
+    look: Look,
+    upper: bool,
+    slot: SlotNumber,
+    site: Site,
+) {
+    call_look(asm, stubs, look, upper, slot);
+    let after = asm.jmp();
+    look_data(asm, site);
+    asm.land(after);
+}
+
+/// What stands behind a call to a look-up and the jump after it.
+pub(super) fn look_data(asm: &mut Asm, site: Site) {
+    asm.bytes(&site.0.to_le_bytes());
+}
+
+/// See [`call_look`]. Its way from the address to the addend is short: code that follows pointers
+/// waits for it.
+fn miss(asm: &mut Asm, look: Look, upper: bool, fill: Fill) -> u32 {
+    let (slot, address) = if look.direct { (RAX, RCX) } else { (RCX, RAX) };
+    let tag = Mem::at(address, look.want.tag() as i32);
+    let last = look.size as i32 - 1;
     asm.align(16, 0);
-    // The slot's offset is behind the call, a jump, and the site.
-    let behind = JUMP + 4;
-    let field =
-        |register, field| Mem { base: RSP, index: Some((register, 0)), disp: 8 + field as i32 };
+    let here = asm.here();
     if look.direct {
-        asm.load(RAX, Mem::at(RSP, 0));
-        asm.load32(RAX, Mem::at(RAX, behind));
-        asm.store32(frame(8 + SPARE_SLOT), RAX);
         if look.aligned {
             // rol rcx, 4: it was turned for the comparison.
             asm.bytes(&[0x48, 0xc1, 0xc1, 4]);
         }
-        asm.alu_mem(alu::XOR, RCX, field(RAX, tag_at));
-        asm.mov(RAX, RCX);
-    } else {
-        asm.load(RCX, Mem::at(RSP, 0));
-        asm.load32(RCX, Mem::at(RCX, behind));
-        asm.store32(frame(8 + SPARE_SLOT), RCX);
+        asm.alu_mem(alu::XOR, RCX, in_slot(slot, look.want.fields().0));
     }
-    asm.store(frame(8 + SPARE_TARGET), RAX);
-    asm.mov32(RCX, RAX);
-    asm.alu_imm(false, alu::AND, RCX, 0xfff);
-    let mut most = 4096 - look.size as i32;
-    if look.aligned {
-        // ror ecx, 4
-        asm.bytes(&[0xc1, 0xc9, 4]);
-        most >>= 4;
-    }
-    asm.alu_imm(false, alu::CMP, RCX, most);
-    let crossing = asm.jcc(cc::A);
-    // The generation of the address's half. The way from the address to its addend is short: code
-    // that follows pointers waits for it.
     asm.store(frame(8 + SPARE), RDX);
-    asm.mov(RDX, RAX);
-    asm.shift(true, 5, RDX, 63);
-    asm.load(RDX, Mem { base: RSP, index: Some((RDX, 3)), disp: (8 + GENERATION) as i32 });
-    asm.mov(RCX, RAX);
-    tlb_entry(asm, 8);
-    asm.alu_imm(true, alu::AND, RAX, PAGE);
-    asm.alu(alu::OR, RDX, RAX);
-    asm.alu_mem(alu::CMP, RDX, Mem::at(RCX, tag as i32));
-    asm.load32(RDX, frame(8 + SPARE_SLOT));
+    asm.store(frame(8 + SPARE_TARGET), address);
+    let unaligned = look.aligned.then(|| {
+        // test dl, 15
+        asm.mov32(RDX, address);
+        asm.bytes(&[0xf6, 0xc2, 15]);
+        asm.jcc(cc::NE)
+    });
+    // The tag of the last byte's page: an operand across two pages is not found.
+    asm.lea(RDX, Mem::at(address, last));
+    tlb_tag(asm, RDX, upper, 8);
+    tlb_entry(asm, address, 8);
+    asm.alu_mem(alu::CMP, RDX, tag);
     let unknown = asm.jcc(cc::NE);
-    // dec dword [rsp + MISSES]
-    asm.rm(false, &[0xff], 1, frame(8 + MISSES));
-    let sample = asm.jcc(cc::E);
-    asm.load(RCX, Mem::at(RCX, offset_of!(Entry, addend) as i32));
-    asm.store(field(RDX, tag_at), RAX);
-    asm.store(field(RDX, addend_at), RCX);
-    if look.want == Want::Write {
-        asm.alu(alu::ADD, RAX, RCX);
-        page_state(asm, RAX, 8);
-        asm.store(field(RDX, offset_of!(Slot, state)), RAX);
-    }
-    asm.load(RDX, frame(8 + SPARE));
-    if look.direct {
-        asm.mov(RAX, RCX);
-    } else {
-        asm.load(RAX, frame(8 + SPARE_TARGET));
-        asm.alu(alu::ADD, RAX, RCX);
-    }
-    asm.bytes(&[0xc3]);
+    known(asm, look, upper, fill);
     asm.land(unknown);
-    asm.mov32(RCX, RDX);
+    asm.load32(RDX, frame(8 + SPARE_TARGET));
+    asm.alu_imm(false, alu::AND, RDX, 0xfff);
+    asm.alu_imm(false, alu::CMP, RDX, 4096 - look.size as i32);
+    let crossing = asm.jcc(cc::A);
+    // Perhaps it lies in the other half.
+    asm.load(RDX, frame(8 + SPARE_TARGET));
+    tlb_tag(asm, RDX, !upper, 8);
+    asm.alu_mem(alu::CMP, RDX, tag);
+    let unknown = asm.jcc(cc::NE);
+    known(asm, look, !upper, fill);
+    asm.land(unknown);
+    asm.mov32(RCX, slot);
     asm.load(RDX, frame(8 + SPARE));
     if look.want == Want::Write {
         asm.alu_imm(false, alu::OR, RCX, FILL_WRITE as i32);
     }
     asm.jmp_to(fill.walk[usize::from(look.direct)]);
-    asm.land(crossing);
+    for at in unaligned.into_iter().chain([crossing]) {
+        asm.land(at);
+    }
+    asm.load(RDX, frame(8 + SPARE));
     asm.jmp_to(fill.refuse);
+    here
+}
+
+/// A field of the slot whose offset is in a register; a return address is on the stack.
+fn in_slot(slot: u8, field: usize) -> Mem {
+    Mem { base: RSP, index: Some((slot, 0)), disp: 8 + field as i32 }
+}
+
+/// The rest of [`miss`] once the TLB's entry is found, in the half of the address: RDX has its tag.
+fn known(asm: &mut Asm, look: Look, upper: bool, fill: Fill) {
+    let (slot, entry) = if look.direct { (RAX, RCX) } else { (RCX, RAX) };
+    let (tag_at, addend_at) = look.want.fields();
+    // dec dword [rsp + MISSES]
+    asm.rm(false, &[0xff], 1, frame(8 + MISSES));
+    let sample = asm.jcc(cc::E);
+    asm.load(entry, Mem::at(entry, offset_of!(Entry, addend) as i32));
+    asm.alu_mem(alu::XOR, RDX, frame(8 + generation(upper)));
+    asm.store(in_slot(slot, tag_at), RDX);
+    asm.store(in_slot(slot, addend_at), entry);
+    if look.want == Want::Write {
+        asm.alu(alu::ADD, RDX, entry);
+        page_state(asm, RDX, 8);
+        asm.store(in_slot(slot, offset_of!(Slot, state)), RDX);
+    }
+    asm.load(RDX, frame(8 + SPARE));
+    if look.direct {
+        asm.mov(RAX, RCX);
+    } else {
+        asm.alu_mem(alu::ADD, RAX, frame(8 + SPARE_TARGET));
+    }
+    asm.bytes(&[0xc3]);
     asm.land(sample);
     asm.load(RDX, frame(8 + SPARE));
     asm.jmp_to(fill.sample);

@@ -7,16 +7,16 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
 use super::frame::{Frame, LinkData};
 use super::thread::Thread;
 use crate::cpu::Cpu;
 use crate::op::Op;
+use crate::sys::mapping::{HUGE, Mapping};
 
 /// Whether this host can run translated code at all.
 #[must_use]
@@ -35,67 +35,20 @@ pub(crate) fn available() -> bool {
     }
 }
 
-/// A mapping that is unmapped when dropped.
-#[derive(Debug)]
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-/// Code memory as it is mapped once: it begins where a huge page can, in a mapping with room for that.
-#[derive(Debug)]
-struct View {
-    map: Mapping,
-    /// Where in it the code begins.
-    before: usize,
-}
-
-impl View {
-    /// The first `len` bytes of a file.
-    fn new(file: &OwnedFd, len: usize, protection: ProtFlags) -> io::Result<Self> {
-        let room = len + HUGE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping, wherever the host likes, with which nothing can be done.
-        let pointer =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), flags) }?;
-        let map = Mapping::new(pointer, room)?;
-        let before = map.start.addr().get().next_multiple_of(HUGE) - map.start.addr().get();
-        let view = Self { map, before };
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: within the mapping just made, which nobody else knows of.
-        unsafe { mmap(view.start().cast(), len, protection, flags, file, 0) }?;
-        Ok(view)
-    }
-
-    fn start(&self) -> *mut u8 {
-        self.map.start.as_ptr().wrapping_add(self.before)
-    }
-}
-
-// SAFETY: a mapping belongs to the process, not to a thread; who writes where is its owners' matter.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(pointer: *mut std::ffi::c_void, len: usize) -> io::Result<Self> {
-        let start = NonNull::new(pointer.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by this type, and what pointed into it is gone with its owner.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-    }
+/// Maps code memory once more, from where a huge page can begin.
+fn view(file: &OwnedFd, len: usize, protection: ProtFlags) -> io::Result<Mapping> {
+    let view = Mapping::new(0, len, ProtFlags::empty())?;
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: within the mapping just made, which nobody else knows of.
+    unsafe { mmap(view.start().cast(), len, protection, flags, file, 0) }?;
+    Ok(view)
 }
 
 /// Memory for code.
 #[derive(Debug)]
 pub(crate) struct CodeMemory {
-    write: View,
-    run: View,
+    write: Mapping,
+    run: Mapping,
     len: usize,
     /// A bit for each stretch of [`HUGE`] bytes that the mapping to write may have, and how many
     /// these are.
@@ -112,8 +65,8 @@ impl CodeMemory {
         let file = memfd_create("riad-code", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
         Ok(Self {
-            write: View::new(&file, len, ProtFlags::READ | ProtFlags::WRITE)?,
-            run: View::new(&file, len, ProtFlags::READ | ProtFlags::EXEC)?,
+            write: view(&file, len, ProtFlags::READ | ProtFlags::WRITE)?,
+            run: view(&file, len, ProtFlags::READ | ProtFlags::EXEC)?,
             len,
             written: (0..len.div_ceil(HUGE * 64)).map(|_| AtomicU64::new(0)).collect(),
             count: AtomicUsize::new(0),
@@ -218,50 +171,32 @@ impl CodeMemory {
 /// Bytes of stack below the frame: for functions that translated code calls, and for signals.
 const STACK: usize = 1 << 20;
 const PAGE: usize = 4096;
-/// Bytes of a huge page of an x86-64 host.
-const HUGE: usize = 2 << 20;
 /// Bytes of the frame, in whole pages.
 const FRAME: usize = size_of::<Frame>().next_multiple_of(PAGE);
 
 /// A processor's frame, with the stack below it and a page that nothing reads above.
 #[derive(Debug)]
 pub(crate) struct FrameMemory {
+    /// The stack first.
     map: Mapping,
-    /// Where in it the stack begins.
-    stack: usize,
 }
 
 impl FrameMemory {
     /// A frame, all zero.
     pub(crate) fn new() -> io::Result<Self> {
         const { assert!(STACK + FRAME + 2 * PAGE <= HUGE) };
-        let len = 2 * HUGE + PAGE;
-        // SAFETY: a new mapping, wherever the host likes.
-        let pointer = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }?;
-        let map = Mapping::new(pointer, len)?;
-        // The stack begins a huge page, which all of this lies in when the host has one: translated
-        // code is here all the time.
-        let stack = (map.start.as_ptr().addr() + PAGE).next_multiple_of(HUGE);
-        let stack = stack - map.start.as_ptr().addr();
-        // SAFETY: within the mapping, which nothing uses: it is as long as two huge pages and what
-        // stands before the first. A stack that grows too far ends the process in the page before.
-        unsafe {
-            let start: *mut std::ffi::c_void = map.start.as_ptr().add(stack).cast();
-            let _ = rustix::mm::madvise(start, HUGE, rustix::mm::Advice::LinuxHugepage);
-            mprotect(map.start.as_ptr().add(stack - PAGE).cast(), PAGE, MprotectFlags::empty())?;
-        }
-        Ok(Self { map, stack })
+        // All of this lies in one huge page when the host has one: translated code is here all the
+        // time.
+        let map = Mapping::new(PAGE, HUGE, ProtFlags::READ | ProtFlags::WRITE)?;
+        map.want_huge_pages(HUGE);
+        // SAFETY: within the mapping, which nothing uses. A stack that grows too far ends the process
+        // there.
+        unsafe { mprotect(map.start().sub(PAGE).cast(), PAGE, MprotectFlags::empty()) }?;
+        Ok(Self { map })
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
-        self.map.start.as_ptr().wrapping_add(self.stack + offset)
+        self.map.start().wrapping_add(offset)
     }
 
     /// The frame.

@@ -11,8 +11,8 @@ use riad_cpu::x86::{Activity, cr0, cr4, rflags};
 use super::cache::{CodeCache, Key, Known, Presence};
 use super::emit::Kind;
 use super::frame::{
-    Frame, PAGE_MARKS, SALT_BITS, SAMPLE, SLOTS, Site, Slot, SlotNumber, Target, USED_BITS,
-    USED_MARK, Used, reason, target_place, used_place,
+    Frame, PAGE_MARKS, SALT_BITS, SAMPLE, SLOTS, Site, Slot, SlotNumber, Target, USED_MARK, Used,
+    reason, target_place, used_place,
 };
 use super::samples::Samples;
 use super::stubs::{Calls, FILL_WRITE};
@@ -53,8 +53,6 @@ pub(crate) struct Thread {
     /// What targets are salted with: for supervisors and for users, in the lower and the upper half.
     salts: [[u64; 2]; 2],
     samples: Samples,
-    /// Blocks by their place in RAM, which translated code asks for targets it does not know.
-    used: Box<[Cell<Used>]>,
 }
 
 /// Why the processor came out, and at which instruction.
@@ -105,7 +103,6 @@ impl Thread {
             sampled: 0,
             salts: [[0; 2]; 2],
             samples: Samples::default(),
-            used: vec![Cell::default(); 1 << USED_BITS].into_boxed_slice(),
         };
         let frame = thread.frame();
         frame.xmm_missing.set(1);
@@ -113,7 +110,6 @@ impl Thread {
         frame.ram.set(tlb.ram_address());
         frame.states.set(tlb.states_address());
         frame.large.set(tlb.large_address());
-        frame.used.set(thread.used.as_ptr().expose_provenance() as u64);
         thread.forget_targets();
         thread.forget_slots();
         thread
@@ -182,7 +178,7 @@ impl Thread {
 
     /// Forgets where blocks are.
     fn forget_used(&self) {
-        for used in &self.used {
+        for used in &self.frame().used {
             used.set(Used::default());
         }
     }
@@ -322,7 +318,7 @@ impl Thread {
             self.forget_used();
             self.turn = turn;
         }
-        let used = &self.used[used_place(key.number())];
+        let used = &self.frame().used[used_place(key.number())];
         let Known::Block(entries) = known else {
             used.set(Used::default());
             return Ok(None);

@@ -333,6 +333,10 @@ pub struct Msrs {
     pub tsc_adjust: u64,
     pub microcode_revision: u64,
     pub debugctl: u64,
+    /// Which speculation is held back (SDM 4, IA32_SPEC_CTRL): the host's own processor model has it,
+    /// `riad-v1` has not.
+    #[serde(default)]
+    pub spec_ctrl: u64,
 }
 
 /// An exception or interrupt that was accepted but not yet delivered.

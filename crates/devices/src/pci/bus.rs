@@ -262,12 +262,12 @@ impl State {
 
     fn decode(&mut self, apertures: &Apertures) {
         self.windows.clear();
-        for entry in self.slots.iter().flatten() {
-            for bar in entry.device.bars() {
-                if bar.enabled && within(apertures, &bar) {
-                    self.windows.push(Window { bar, device: Arc::clone(&entry.device) });
-                }
-            }
+        for Slot { device, .. } in self.slots.iter().flatten() {
+            let mut bars = device.bars();
+            bars.retain(|bar| bar.enabled && within(apertures, bar));
+            device.decoded(&bars);
+            let window = |bar| Window { bar, device: Arc::clone(device) };
+            self.windows.extend(bars.into_iter().map(window));
         }
     }
 }

@@ -8,6 +8,8 @@ struct Probe {
     blank: ConfigSpace,
     config: Mutex<ConfigSpace>,
     written: Mutex<Option<(u8, u64, Vec<u8>)>>,
+    /// Where the bus last said that it hears the function.
+    decoded: Mutex<Vec<u64>>,
 }
 
 impl Probe {
@@ -27,6 +29,7 @@ impl Probe {
             blank: config.clone(),
             config: Mutex::new(config),
             written: Mutex::new(None),
+            decoded: Mutex::default(),
         })
     }
 }
@@ -40,6 +43,9 @@ impl PciDevice for Probe {
     }
     fn bars(&self) -> Vec<BarWindow> {
         lock(&self.config).bars()
+    }
+    fn decoded(&self, windows: &[BarWindow]) {
+        *lock(&self.decoded) = windows.iter().map(|bar| bar.base).collect();
     }
     fn bar_read(&self, bar: u8, _offset: u64, data: &mut [u8]) {
         data.fill(bar);
@@ -103,6 +109,24 @@ fn the_guest_may_move_bars_and_turn_decoding_off() {
     }
     bus.reset();
     assert!(bus.mmio_read(0xc000_0000, &mut data));
+}
+
+#[test]
+fn a_function_is_told_where_the_bus_hears_it() {
+    let bus = bus();
+    let probe = Probe::new(&[(0, BarKind::Memory32, 0x1000), (1, BarKind::Io, 0x20)]);
+    let told = || lock(&probe.decoded).clone();
+    bus.add_device(1, probe.clone()).unwrap();
+    assert_eq!(told(), [0xc000_0000, 0xc000]);
+    bus.config_write(1, 0x10, &0xc008_0000u32.to_le_bytes());
+    assert_eq!(told(), [0xc008_0000, 0xc000]);
+    // Over the local APIC, where the bus hears nothing.
+    bus.config_write(1, 0x10, &0xfee0_0000u32.to_le_bytes());
+    assert_eq!(told(), [0xc000]);
+    command(&bus, 1, 0);
+    assert!(told().is_empty());
+    bus.reset();
+    assert_eq!(told(), [0xc000_0000, 0xc000]);
 }
 
 #[test]

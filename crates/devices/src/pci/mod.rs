@@ -12,8 +12,8 @@
 //!   (ports 0xCF8/0xCFC, and the memory-mapped ECAM).
 //!
 //! Functions are shared by the processors' threads, so [`PciDevice`] takes `&self`. Locks are taken
-//! in one order: bus, function, MSI-X table. An [`MsiTarget`](crate::MsiTarget) must not call back
-//! into PCI.
+//! in one order: bus, function, MSI-X table. An [`MsiTarget`](crate::MsiTarget) and
+//! [`Doorbells`](crate::Doorbells) must not call back into PCI.
 
 pub mod bus;
 pub mod config;
@@ -99,6 +99,10 @@ pub trait PciDevice: Send + Sync {
     fn config_write(&self, offset: u16, data: &[u8]);
     /// The BARs as the guest has placed them now.
     fn bars(&self) -> Vec<BarWindow>;
+    /// The bus hears these BARs from now on, and no others of the function's.
+    fn decoded(&self, windows: &[BarWindow]) {
+        let _ = windows;
+    }
     /// Reads `offset` bytes into BAR `bar`; fills all of `data`.
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]);
     /// Writes to BAR `bar`.

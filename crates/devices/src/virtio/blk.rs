@@ -1,6 +1,10 @@
 //! Block device (virtio 1.3, section 5.2): one queue in front of a [`Disk`].
 //!
-//! Requests are served in order, on a worker thread, through a buffer of at most [`PIECE`] bytes.
+//! Requests are served in order. What takes no time is served at once, by the processor that tells of it:
+//! short reads of what the host has in its memory, and short writes. To wake another thread, and be woken
+//! by it, would take far longer. All else is a worker thread's: whatever may wait for the host's disk.
+//! Bytes go straight between guest memory and the disk's file.
+//!
 //! When the host has no room for what a guest writes, the request is put aside and tried again now and
 //! then, while others are served: to the guest, a disk that is slow. An error would have its file system
 //! give up, though nothing is wrong with it.
@@ -9,12 +13,13 @@
 //! is made durable before it completes.
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use riad_confine::Kind;
 use riad_disk::{Disk, Error, SECTOR_SIZE};
+use riad_memory::Wait;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Reader, Writer};
@@ -23,6 +28,7 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt, read_image,
 };
+use crate::Bell;
 use crate::pci::lock;
 
 mod counters;
@@ -30,8 +36,17 @@ mod handle;
 pub use counters::{BlkCounters, BlkCounts};
 pub use handle::BlkHandle;
 
-/// The most bytes moved at a time.
-pub const PIECE: usize = 1 << 20;
+/// Zeros written at a time, for what a request left unwritten.
+const ZEROS: [u8; 4096] = [0; 4096];
+/// Bytes of the longest request that a processor serves itself: copying them takes about as long as
+/// waking two threads does.
+const HERE: u64 = 1 << 20;
+/// Requests that a processor serves in a row, and the bytes after which it leaves the rest to the worker.
+const HERE_IN_A_ROW: usize = 32;
+const HERE_BYTES: u64 = 2 << 20;
+/// Bytes that processors write between two flushes: a host that has so much to write to its disk begins
+/// to hold writers up (Linux, `balance_dirty_pages`), and that is better done to the worker.
+const HERE_UNFLUSHED: u64 = 64 << 20;
 /// Bytes of a serial number.
 pub const SERIAL_LEN: usize = 20;
 /// How often a request is tried again for which the host has no room.
@@ -86,6 +101,8 @@ enum Served {
     Answered(u32),
     /// The host has no room for it.
     NoRoom,
+    /// It may take its time, which the processor that asked has not.
+    NotHere,
 }
 
 /// Why a request was not carried out.
@@ -95,6 +112,8 @@ enum Failed {
     Told(Status),
     /// The host has no room, which may change.
     NoRoom,
+    /// It would have to be waited for.
+    NotHere,
 }
 
 const IO_ERROR: Failed = Failed::Told(Status::IoError);
@@ -108,7 +127,9 @@ pub struct Blk {
     handle: BlkHandle,
     /// Requests that were put aside, by the first descriptor of each.
     aside: Arc<Mutex<Vec<u16>>>,
-    worker: Option<Worker<Work>>,
+    worker: Option<Worker<Turns>>,
+    /// What the worker and the processors do, one of them at a time.
+    work: Option<Arc<Mutex<Work>>>,
 }
 
 /// Saved block device. The disk's contents are saved by whoever owns the disk.
@@ -144,7 +165,7 @@ impl Blk {
             *byte = given;
         }
         let (handle, aside) = (BlkHandle::default(), Arc::default());
-        Self { disk, serial: bytes, handle, aside, worker: None }
+        Self { disk, serial: bytes, handle, aside, worker: None, work: None }
     }
 
     /// A device as saved, in front of the disk it had.
@@ -158,7 +179,8 @@ impl Blk {
             return Err(WrongDisk { saved, given });
         }
         let aside = Arc::new(Mutex::new(aside.clone()));
-        Ok(Self { disk, serial, handle: BlkHandle::default(), aside, worker: None })
+        let handle = BlkHandle::default();
+        Ok(Self { disk, serial, handle, aside, worker: None, work: None })
     }
 
     /// The host's end of it.
@@ -228,7 +250,7 @@ impl VirtioDevice for Blk {
                 serial: self.serial,
                 write_through: !activation.has(feature::FLUSH),
                 memory: activation.memory,
-                buffer: Vec::new(),
+                unflushed: 0,
             },
             queue,
             interrupt: activation.interrupt,
@@ -236,19 +258,31 @@ impl VirtioDevice for Blk {
             waiting: waiting.unwrap_or_default(),
             aside: Arc::clone(&self.aside),
         };
-        self.worker = Some(Worker::spawn(Kind::Disk, "virtio-blk", work, activation.paused)?);
+        let work = Arc::new(Mutex::new(work));
+        let turns = Turns(Arc::clone(&work));
+        self.worker = Some(Worker::spawn(Kind::Disk, "virtio-blk", turns, activation.paused)?);
+        self.work = Some(work);
         Ok(())
     }
 
+    fn bell(&self, _index: u16) -> Option<&Bell> {
+        self.worker.as_ref().map(Worker::bell)
+    }
+
     fn notify(&mut self, _index: u16) {
-        if let Some(worker) = &self.worker {
-            worker.kick();
+        let (Some(worker), Some(work)) = (&self.worker, &self.work) else { return };
+        let is_held = worker.control().interrupted();
+        // If the worker is at it, it need only be told.
+        let is_done = !is_held && work.try_lock().is_ok_and(|mut work| work.here());
+        if !is_done {
+            worker.bell().ring();
         }
     }
 
     fn reset(&mut self) {
         self.handle.attach(None);
         self.worker = None;
+        self.work = None;
         lock(&self.aside).clear();
     }
 
@@ -265,7 +299,7 @@ impl VirtioDevice for Blk {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { disk, serial, aside, handle: _, worker: _ } = self;
+        let Self { disk, serial, aside, handle: _, worker: _, work: _ } = self;
         let (sectors, aside) = (sectors(&**disk), lock(aside).clone());
         DeviceState::Blk(BlkState { serial: *serial, sectors, aside })
     }
@@ -295,8 +329,13 @@ impl Work {
                 more = queue.enable_notifications()?;
                 break;
             };
-            match self.server.serve(&chain) {
+            match self.server.serve(&chain, Wait::AsLongAsItTakes) {
                 Served::Answered(written) => queue.add_used(chain, written)?,
+                // Nobody is in haste here.
+                Served::NotHere => {
+                    queue.unpop(chain);
+                    break;
+                }
                 // Who waits for more than there is in a queue gave out the same buffers again.
                 Served::NoRoom if self.waiting.len() >= usize::from(queue.size()) => {
                     let size = queue.size();
@@ -315,9 +354,9 @@ impl Work {
     fn try_again(&mut self) -> Result<(), QueueError> {
         let mut queue = lock(&self.queue);
         while let Some(chain) = self.waiting.pop_front() {
-            match self.server.serve(&chain) {
+            match self.server.serve(&chain, Wait::AsLongAsItTakes) {
                 Served::Answered(written) => queue.add_used(chain, written)?,
-                Served::NoRoom => {
+                Served::NoRoom | Served::NotHere => {
                     self.waiting.push_front(chain);
                     break;
                 }
@@ -327,6 +366,48 @@ impl Work {
             self.interrupt.queue(QUEUE);
         }
         Ok(())
+    }
+
+    /// On a processor's thread: what takes no time. Returns whether that was all.
+    fn here(&mut self) -> bool {
+        if self.broken || !self.waiting.is_empty() {
+            return self.broken;
+        }
+        self.some_here().unwrap_or_else(|error| {
+            self.broken = true;
+            self.interrupt.fail(&error);
+            true
+        })
+    }
+
+    fn some_here(&mut self) -> Result<bool, QueueError> {
+        let mut queue = lock(&self.queue);
+        let (mut is_all, mut bytes) = (false, 0);
+        for _ in 0..HERE_IN_A_ROW {
+            if bytes >= HERE_BYTES {
+                break;
+            }
+            let Some(chain) = queue.pop()? else {
+                if queue.enable_notifications()? {
+                    continue;
+                }
+                is_all = true;
+                break;
+            };
+            bytes += chain.bytes();
+            match self.server.serve(&chain, Wait::NotAtAll) {
+                Served::Answered(written) => queue.add_used(chain, written)?,
+                // What has no room is put aside by the worker, who tries again.
+                Served::NoRoom | Served::NotHere => {
+                    queue.unpop(chain);
+                    break;
+                }
+            }
+        }
+        if queue.publish()? {
+            self.interrupt.queue(QUEUE);
+        }
+        Ok(is_all)
     }
 
     /// Everything that can be done now.
@@ -339,7 +420,30 @@ impl Work {
     }
 }
 
-impl Task for Work {
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+/// The worker's share of the work.
+struct Turns(Arc<Mutex<Work>>);
+
+impl Task for Turns {
+    fn turn(&mut self, control: &Control) {
+        lock(&self.0).turn(control);
+    }
+
+    fn wait(&mut self, control: &Control) {
+        let work = lock(&self.0);
+        let waits = !work.broken && !work.waiting.is_empty();
+        // Whoever comes meanwhile kicks, and is noticed.
+        drop(work);
+        control.wait_for_kick_until(waits.then_some(AGAIN));
+    }
+}
+
+impl Work {
     fn turn(&mut self, control: &Control) {
         if self.broken {
             return;
@@ -352,11 +456,6 @@ impl Task for Work {
         aside.clear();
         aside.extend(self.waiting.iter().map(Chain::head));
     }
-
-    fn wait(&mut self, control: &Control) {
-        let waits = !self.broken && !self.waiting.is_empty();
-        control.wait_for_kick_until(waits.then_some(AGAIN));
-    }
 }
 
 /// Serves one request at a time.
@@ -366,13 +465,13 @@ struct Server {
     serial: [u8; SERIAL_LEN],
     write_through: bool,
     memory: riad_memory::GuestMemory,
-    /// At most [`PIECE`] bytes.
-    buffer: Vec<u8>,
+    /// Bytes written since the last flush.
+    unflushed: u64,
 }
 
 impl Server {
-    /// Serves a request.
-    fn serve(&mut self, chain: &Chain) -> Served {
+    /// Serves a request, if that takes no longer than it may.
+    fn serve(&mut self, chain: &Chain, wait: Wait) -> Served {
         let memory = self.memory.clone();
         let mut reader = chain.reader(&memory);
         let mut writer = chain.writer(&memory);
@@ -382,22 +481,23 @@ impl Server {
             return Served::Answered(0);
         };
         let result = match reader.array::<16>() {
-            Some(header) => self.request(header, &mut reader, &mut writer, data_len),
+            Some(header) => self.request(header, &mut reader, &mut writer, data_len, wait),
             None => Err(IO_ERROR),
         };
         let status = match result {
             Ok(()) => Status::Ok,
             Err(Failed::Told(status)) => status,
             Err(Failed::NoRoom) => return Served::NoRoom,
+            Err(Failed::NotHere) if wait == Wait::NotAtAll => return Served::NotHere,
+            // A disk that would wait and was told to.
+            Err(Failed::NotHere) => Status::IoError,
         };
         // The length in the used ring counts from the start (section 2.7.8.2) and includes the
         // status, so what the request left unwritten is written now.
         let mut unwritten = writer.remaining().saturating_sub(1);
-        self.buffer.clear();
-        self.buffer.resize(unwritten.min(PIECE as u64) as usize, 0);
         while unwritten > 0 {
-            let len = unwritten.min(PIECE as u64);
-            let zeros = self.buffer.get(..len as usize).unwrap_or(&[]);
+            let len = unwritten.min(ZEROS.len() as u64);
+            let zeros = ZEROS.get(..len as usize).unwrap_or(&[]);
             if writer.write_all(zeros).is_err() {
                 break;
             }
@@ -414,15 +514,22 @@ impl Server {
         reader: &mut Reader<'_>,
         writer: &mut Writer<'_>,
         data_len: u64,
+        wait: Wait,
     ) -> Result<(), Failed> {
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
         let kind = u32::from_le_bytes([t0, t1, t2, t3]);
         let bytes = if kind == request::OUT { reader.remaining() } else { data_len };
+        if wait == Wait::NotAtAll && !self.is_short(kind, bytes) {
+            return Err(Failed::NotHere);
+        }
         let result = match kind {
-            request::IN => self.read(sector, writer, data_len),
+            request::IN => self.read(sector, writer, data_len, wait),
             request::OUT => self.write(sector, reader),
-            request::FLUSH => self.done(self.disk.flush()),
+            request::FLUSH => {
+                self.unflushed = 0;
+                self.done(self.disk.flush())
+            }
             request::GET_ID => {
                 let len = usize::try_from(data_len).unwrap_or(SERIAL_LEN).min(SERIAL_LEN);
                 let id = self.serial.get(..len).unwrap_or(&[]);
@@ -437,9 +544,19 @@ impl Server {
             Ok(()) => self.handle.counters().answered(kind, bytes, Status::Ok),
             Err(Failed::Told(status)) => self.handle.counters().answered(kind, bytes, status),
             // Not yet.
-            Err(Failed::NoRoom) => {}
+            Err(Failed::NoRoom | Failed::NotHere) => {}
         }
         result
+    }
+
+    /// Whether a request takes no time, if nothing has to be waited for.
+    fn is_short(&self, kind: u32, bytes: u64) -> bool {
+        let is_soon = match kind {
+            request::IN => true,
+            request::OUT => !self.write_through && self.unflushed + bytes <= HERE_UNFLUSHED,
+            _ => false,
+        };
+        is_soon && bytes <= HERE
     }
 
     /// Where `len` bytes from `sector` lie, if they are whole sectors of the disk.
@@ -449,35 +566,27 @@ impl Server {
         (len.is_multiple_of(SECTOR_SIZE) && end <= self.disk.size()).then_some(start)
     }
 
-    fn read(&mut self, sector: u64, writer: &mut Writer<'_>, len: u64) -> Result<(), Failed> {
-        let mut at = self.place(sector, len).ok_or(IO_ERROR)?;
-        let mut left = len;
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-            self.buffer.resize(piece, 0);
-            let read = self.disk.read(at, &mut self.buffer);
-            self.done(read)?;
-            writer.write_all(&self.buffer).map_err(|_| IO_ERROR)?;
-            at += piece as u64;
-            left -= piece as u64;
-        }
-        Ok(())
+    fn read(
+        &mut self,
+        sector: u64,
+        writer: &mut Writer<'_>,
+        len: u64,
+        wait: Wait,
+    ) -> Result<(), Failed> {
+        let at = self.place(sector, len).ok_or(IO_ERROR)?;
+        let read = self.disk.read_to(at, len, &mut writer.sink(wait));
+        self.done(read)
     }
 
     fn write(&mut self, sector: u64, reader: &mut Reader<'_>) -> Result<(), Failed> {
-        let mut left = reader.remaining();
-        let mut at = self.place(sector, left).ok_or(IO_ERROR)?;
+        let len = reader.remaining();
+        let at = self.place(sector, len).ok_or(IO_ERROR)?;
         if self.disk.read_only() {
             return Err(IO_ERROR);
         }
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-            self.buffer.resize(piece, 0);
-            reader.read_exact(&mut self.buffer).map_err(|_| IO_ERROR)?;
-            self.done(self.disk.write(at, &self.buffer))?;
-            at += piece as u64;
-            left -= piece as u64;
-        }
+        self.unflushed += len;
+        let written = self.disk.write_from(at, len, reader);
+        self.done(written)?;
         self.written()
     }
 
@@ -519,6 +628,7 @@ impl Server {
                 tracing::debug!(%error, "the guest's disk request waits");
                 Failed::NoRoom
             }
+            Error::Io { source, .. } if source.kind() == ErrorKind::WouldBlock => Failed::NotHere,
             error => {
                 tracing::warn!(%error, "the guest's disk request failed");
                 IO_ERROR

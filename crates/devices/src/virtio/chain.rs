@@ -1,9 +1,12 @@
 //! A buffer the driver made available: descriptors the device reads, then descriptors it writes
 //! (virtio 1.3, section 2.7.4), as [`std::io::Read`] and [`std::io::Write`].
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
-use riad_memory::{Gpa, GuestMemory};
+use riad_disk::{Sink, Source};
+use riad_memory::{Gpa, GuestMemory, Wait};
 
 /// A run of guest memory. It was RAM when its chain was taken off the queue, and RAM does not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,12 @@ impl Chain {
     #[must_use]
     pub fn head(&self) -> u16 {
         self.head
+    }
+
+    /// Bytes that it describes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.len)).sum()
     }
 
     /// What the device reads.
@@ -102,6 +111,17 @@ impl<'a> Cursor<'a> {
         None
     }
 
+    /// The runs of exactly `len` bytes.
+    fn runs(&mut self, mut len: usize) -> io::Result<Vec<(Gpa, usize)>> {
+        let mut runs = Vec::new();
+        while len > 0 {
+            let (at, some) = self.next(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+            runs.push((at, some));
+            len -= some;
+        }
+        Ok(runs)
+    }
+
     fn skip(&mut self, mut len: u64) {
         while len > 0 {
             match self.next(usize::try_from(len).unwrap_or(usize::MAX)) {
@@ -133,6 +153,17 @@ impl Reader<'_> {
     }
 }
 
+impl Source for Reader<'_> {
+    fn give_file(&mut self, file: &File, at: u64, len: usize) -> io::Result<()> {
+        let runs = self.cursor.runs(len)?;
+        self.cursor.memory.write_to_file(&runs, file.as_fd(), at)
+    }
+
+    fn give(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        io::Read::read_exact(self, bytes)
+    }
+}
+
 impl io::Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
@@ -152,7 +183,7 @@ pub struct Writer<'a> {
     cursor: Cursor<'a>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     /// Bytes there is still room for.
     #[must_use]
     pub fn remaining(&self) -> u64 {
@@ -165,9 +196,36 @@ impl Writer<'_> {
         u32::try_from(self.cursor.done).unwrap_or(u32::MAX)
     }
 
+    /// The same, for a disk to write to.
+    pub(super) fn sink(&mut self, wait: Wait) -> DiskSink<'_, 'a> {
+        DiskSink { writer: self, wait }
+    }
+
     /// Leaves `len` bytes as they are.
     pub fn skip(&mut self, len: u64) {
         self.cursor.skip(len);
+    }
+}
+
+/// A chain's device-writable part, as a disk's bytes come to it.
+pub(super) struct DiskSink<'w, 'a> {
+    writer: &'w mut Writer<'a>,
+    wait: Wait,
+}
+
+impl Sink for DiskSink<'_, '_> {
+    fn take_file(&mut self, file: &File, at: u64, len: usize) -> io::Result<()> {
+        let cursor = &mut self.writer.cursor;
+        let runs = cursor.runs(len)?;
+        cursor.memory.read_from_file(&runs, file.as_fd(), at, self.wait)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(self.writer, bytes)
+    }
+
+    fn is_hasty(&self) -> bool {
+        self.wait == Wait::NotAtAll
     }
 }
 

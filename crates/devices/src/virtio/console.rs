@@ -17,6 +17,7 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt, read_image,
 };
+use crate::Bell;
 use crate::pci::lock;
 
 /// The most bytes of input that wait for the guest.
@@ -188,10 +189,8 @@ impl VirtioDevice for Console {
         Ok(())
     }
 
-    fn notify(&mut self, _index: u16) {
-        if let Some(worker) = &self.worker {
-            worker.kick();
-        }
+    fn bell(&self, _index: u16) -> Option<&Bell> {
+        self.worker.as_ref().map(Worker::bell)
     }
 
     fn reset(&mut self) {

@@ -210,9 +210,19 @@ impl Guest {
 
     /// A guest whose driver has not begun.
     pub(crate) fn idle(device: Box<dyn VirtioDevice>, choices: Choices) -> Self {
+        Self::idle_at(device, choices, |pci| pci)
+    }
+
+    /// The same, with the function made ready by `ready`.
+    pub(crate) fn idle_at(
+        device: Box<dyn VirtioDevice>,
+        choices: Choices,
+        ready: impl FnOnce(VirtioPci) -> VirtioPci,
+    ) -> Self {
         let memory = ram();
         let messages = Arc::new(Messages::default());
-        let pci = Arc::new(VirtioPci::new(device, memory.clone(), messages.clone()).unwrap());
+        let pci = VirtioPci::new(device, memory.clone(), messages.clone()).unwrap();
+        let pci = Arc::new(ready(pci));
         let on = command::MEMORY | command::BUS_MASTER;
         pci.config_write(reg::COMMAND as u16, &on.to_le_bytes());
         let mut this = Self { memory, pci, messages, rings: Vec::new() };

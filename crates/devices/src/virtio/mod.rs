@@ -33,6 +33,8 @@ use std::sync::{Arc, Mutex};
 use riad_memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 
+use crate::Bell;
+
 pub use blk::{Blk, BlkState};
 pub use chain::Chain;
 pub use console::{Console, ConsoleHandle, ConsoleState};
@@ -190,8 +192,18 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// [`ActivateError`]; the transport then sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
-    /// The driver notified queue `index`. Returns at once.
-    fn notify(&mut self, index: u16);
+    /// What wakes it when the driver has notified queue `index`, since it was activated and until it
+    /// is reset. It looks at its queues when it is rung, resumed and activated, so that a bell that was
+    /// rung while it was held is no state.
+    fn bell(&self, index: u16) -> Option<&Bell>;
+    /// The driver has notified queue `index`, and nobody rang the bell for it. The transport calls this on
+    /// the processor's thread, and nothing else of the device meanwhile: a device may serve what is short
+    /// there and then, unless it is held.
+    fn notify(&mut self, index: u16) {
+        if let Some(bell) = self.bell(index) {
+            bell.ring();
+        }
+    }
     /// Stops, and forgets everything the driver set up. When it returns, the device does not touch
     /// guest memory.
     fn reset(&mut self);

@@ -5,6 +5,9 @@
 //! say so. A processor without memory-mapped access may go through the PCI configuration access
 //! capability (section 4.1.4.9).
 //!
+//! A notification wakes the device and has no other meaning, so that the engine is asked to ring the
+//! queue's bell by itself, wherever the guest has the BAR ([`Doorbells`]).
+//!
 //! Reset is complete when the write of 0 to the status register returns: the device has drained
 //! what was in flight by then.
 
@@ -20,11 +23,11 @@ use super::{
     ActivateError, Activation, DeviceState, QueueError, SharedQueue, VirtioDevice, VirtioInterrupt,
     feature,
 };
-use crate::MsiTarget;
 use crate::pci::{
     BarKind, BarWindow, ConfigSpace, ConfigState, Identity, Msix, MsixState, PciDevice, PciError,
     lock,
 };
+use crate::{Bell, Doorbells, MsiTarget};
 
 mod common;
 
@@ -123,8 +126,43 @@ struct Inner {
     device: Box<dyn VirtioDevice>,
     /// Queues the device works on since DRIVER_OK; empty before.
     queues: Vec<Option<SharedQueue>>,
+    bells: HungBells,
     /// `hold` bits.
     held: u8,
+}
+
+/// The bells of queues that others ring. Not saved: it follows from where the BAR is and which queues
+/// are worked on.
+#[derive(Default)]
+struct HungBells {
+    ringer: Option<Arc<dyn Doorbells>>,
+    /// Where the bus hears the BAR, if it does.
+    bar: Option<u64>,
+    hung: Vec<(Gpa, Bell)>,
+}
+
+impl HungBells {
+    fn hang(&mut self, device: &dyn VirtioDevice, queues: &[Option<SharedQueue>]) {
+        self.take_down();
+        let (Some(ringer), Some(bar)) = (&self.ringer, self.bar) else { return };
+        for (index, _) in (0u16..).zip(queues).filter(|(_, queue)| queue.is_some()) {
+            let offset = layout::NOTIFY + u64::from(index) * u64::from(layout::NOTIFY_MULTIPLIER);
+            let (Some(at), Some(bell)) = (bar.checked_add(offset), device.bell(index)) else {
+                continue;
+            };
+            if ringer.hang(Gpa(at), bell) {
+                self.hung.push((Gpa(at), bell.clone()));
+            }
+        }
+    }
+
+    fn take_down(&mut self) {
+        for (at, bell) in self.hung.drain(..) {
+            if let Some(ringer) = &self.ringer {
+                ringer.take_down(at, &bell);
+            }
+        }
+    }
 }
 
 /// Offsets in configuration space.
@@ -167,9 +205,17 @@ impl VirtioPci {
             common,
             device,
             queues: Vec::new(),
+            bells: HungBells::default(),
             held: hold::BUS_MASTER,
         };
         Ok(Self { signals, memory, inner: Mutex::new(inner) })
+    }
+
+    /// Has `ringer` ring the bells of queues. To be called before the function is put on a bus.
+    #[must_use]
+    pub fn with_doorbells(self, ringer: Arc<dyn Doorbells>) -> Self {
+        lock(&self.inner).bells.ringer = Some(ringer);
+        self
     }
 
     /// A function as saved. `device` was restored from [`VirtioPciState::device`]. It is paused:
@@ -214,7 +260,8 @@ impl VirtioPci {
         if inner.held == 0 {
             inner.device.pause();
         }
-        let Inner { blank: _, config, capabilities: _, common, device, queues, held } = &mut *inner;
+        let Inner { blank: _, config, capabilities: _, common, device, queues, bells: _, held } =
+            &mut *inner;
         let progress: Vec<Option<QueueProgress>> =
             queues.iter().map(|queue| queue.as_ref().map(|queue| lock(queue).progress())).collect();
         let state = VirtioPciState {
@@ -324,10 +371,14 @@ impl Inner {
             queues,
             interrupt: Arc::<Signals>::clone(signals),
             paused: self.held != 0,
-        })
+        })?;
+        self.bells.hang(&*self.device, &self.queues);
+        Ok(())
     }
 
     fn reset(&mut self, signals: &Signals) {
+        // A bell goes with the worker that it wakes.
+        self.bells.take_down();
         self.device.reset();
         self.queues.clear();
         self.common.reset();
@@ -368,6 +419,16 @@ impl PciDevice for VirtioPci {
 
     fn bars(&self) -> Vec<BarWindow> {
         lock(&self.inner).config.bars()
+    }
+
+    fn decoded(&self, windows: &[BarWindow]) {
+        let bar = windows.iter().find(|window| window.bar == layout::BAR).map(|bar| bar.base);
+        let mut inner = lock(&self.inner);
+        let Inner { bells, device, queues, .. } = &mut *inner;
+        if bells.bar != bar {
+            bells.bar = bar;
+            bells.hang(&**device, queues);
+        }
     }
 
     fn bar_read(&self, _bar: u8, offset: u64, data: &mut [u8]) {
@@ -470,6 +531,10 @@ fn structure(cap_len: u8, kind: u8, offset: u64, len: u32) -> [u8; 14] {
     bytes[10..].copy_from_slice(&len.to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+#[path = "pci/bells_test.rs"]
+mod bells_tests;
 
 #[cfg(test)]
 #[path = "pci_test.rs"]

@@ -13,6 +13,7 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt,
 };
+use crate::Bell;
 use crate::pci::lock;
 
 /// The most bytes given for one buffer; a driver that wants more asks again.
@@ -110,10 +111,8 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    fn notify(&mut self, _index: u16) {
-        if let Some(worker) = &self.worker {
-            worker.kick();
-        }
+    fn bell(&self, _index: u16) -> Option<&Bell> {
+        self.worker.as_ref().map(Worker::bell)
     }
 
     fn reset(&mut self) {

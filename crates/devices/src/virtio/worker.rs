@@ -6,15 +6,16 @@
 //! at [`Control::interrupted`] often enough to keep that wait short.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use riad_confine::Kind;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::Bell;
 use crate::pci::lock;
 
 /// A device's work.
@@ -45,7 +46,7 @@ struct Phase {
 /// What a worker's thread and those who steer it share.
 #[derive(Debug)]
 pub struct Control {
-    kick: OwnedFd,
+    kick: Bell,
     phase: Mutex<Phase>,
     changed: Condvar,
     interrupted: AtomicBool,
@@ -53,11 +54,10 @@ pub struct Control {
 
 impl Control {
     fn new(held: bool) -> io::Result<Self> {
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wish = if held { Wish::Hold } else { Wish::Run };
         let phase = Phase { wish, quiet: false };
         Ok(Self {
-            kick,
+            kick: Bell::new()?,
             phase: Mutex::new(phase),
             changed: Condvar::new(),
             interrupted: AtomicBool::new(held),
@@ -66,8 +66,7 @@ impl Control {
 
     /// Wakes the task.
     pub fn kick(&self) {
-        // A full counter is a kick already.
-        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        self.kick.ring();
     }
 
     /// Whether the task should leave its turn soon.
@@ -84,7 +83,7 @@ impl Control {
 
     /// Forgets kicks so far.
     pub fn clear_kick(&self) {
-        let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+        self.kick.hush();
     }
 
     /// Waits for a kick and forgets it.
@@ -190,9 +189,10 @@ impl<T: Task> Worker<T> {
         &self.control
     }
 
-    /// Wakes the task.
-    pub fn kick(&self) {
-        self.control.kick();
+    /// The bell that wakes the task.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.control.kick
     }
 
     /// Holds the task between turns; returns when it is there.

@@ -25,7 +25,7 @@ fn kicks_make_turns() {
     let worker =
         Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, false).unwrap();
     until(&turns, 1);
-    worker.kick();
+    worker.bell().ring();
     until(&turns, 2);
     assert!(worker.stop().is_some());
 }
@@ -36,14 +36,14 @@ fn held_workers_do_nothing() {
     let worker =
         Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, true).unwrap();
     worker.pause();
-    worker.kick();
+    worker.bell().ring();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(turns.load(Ordering::SeqCst), 0);
     worker.resume();
     until(&turns, 1);
     worker.pause();
     let now = turns.load(Ordering::SeqCst);
-    worker.kick();
+    worker.bell().ring();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(turns.load(Ordering::SeqCst), now);
     drop(worker);

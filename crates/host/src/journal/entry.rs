@@ -66,6 +66,18 @@ pub enum Event {
         /// `now`, or `next start`.
         when: String,
     },
+    /// A disk was attached to it, from its next start on.
+    Attached {
+        /// The disk's name.
+        disk: String,
+        /// Whether it is only read.
+        read_only: bool,
+    },
+    /// A disk was detached from it, from its next start on.
+    Detached {
+        /// The disk's name.
+        disk: String,
+    },
     /// Its process has begun.
     Starting {
         /// The process's number.
@@ -232,6 +244,11 @@ impl Event {
                 "now" => format!("{what} set from {from} to {to}"),
                 when => format!("{what} set from {from} to {to}, from the {when} on"),
             },
+            Self::Attached { disk, read_only: false } => format!("disk {disk} attached"),
+            Self::Attached { disk, read_only: true } => {
+                format!("disk {disk} attached, to be read only")
+            }
+            Self::Detached { disk } => format!("disk {disk} detached"),
             Self::Starting { pid, engine } => format!("starting: process {pid}, engine {engine}"),
             Self::Stage { stage } => format!("stage {stage}"),
             Self::AgentReady { ms } => {

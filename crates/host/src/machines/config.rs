@@ -6,8 +6,8 @@ use std::str::FromStr;
 use riad_vmm::{CpuModel, EngineKind};
 use serde::{Deserialize, Serialize};
 
-use super::GuestSetup;
 use super::files::Versioned;
+use super::{AttachedDisk, GuestSetup};
 use crate::network::{Network, Publish};
 
 /// What a machine is. Fields are only ever added, with a default for files that lack them.
@@ -50,6 +50,9 @@ pub struct MachineConfig {
     /// What its guest is made to fit, at its next start.
     #[serde(default)]
     pub guest: GuestSetup,
+    /// Disks that are attached to it, in the order in which its guest finds them behind its own.
+    #[serde(default)]
+    pub disks: Vec<AttachedDisk>,
 }
 
 /// The image that a machine stands on.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Name, State};
+use super::{DiskName, Machines, Name, State};
 
 /// What can go wrong with named machines.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,76 @@ pub enum MachineError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A name that no disk can have.
+    #[error(
+        "'{0}' cannot be the name of a disk: use lower-case letters, digits and '-', with a letter or \
+         digit at both ends, at most {most} of them, and no 'riad-' at the beginning",
+        most = DiskName::MOST
+    )]
+    BadDiskName(String),
+    /// There is no disk of that name.
+    #[error(
+        "there is no disk '{0}'; `riad disk ls` lists those that there are, `riad disk create {0} \
+         --size 10G` makes it"
+    )]
+    NoSuchDisk(DiskName),
+    /// The name is taken.
+    #[error("there is a disk '{0}' already: choose another name, or `riad disk rm {0}` first")]
+    DiskExists(DiskName),
+    /// Somebody has it.
+    #[error("disk '{disk}' is attached to {to}: `riad disk detach {disk}` first")]
+    DiskAttached {
+        /// The disk.
+        disk: DiskName,
+        /// The machines that have it.
+        to: String,
+    },
+    /// Several have it.
+    #[error("disk '{disk}' is attached to {to}: say which, as in `riad disk detach {disk} NAME`")]
+    DiskShared {
+        /// The disk.
+        disk: DiskName,
+        /// The machines that have it.
+        to: String,
+    },
+    /// Nobody has it, or another.
+    #[error(
+        "disk '{disk}' is not attached to {}; `riad disk ls` says what is",
+        machine.as_ref().map_or("any machine".to_owned(), |name| format!("machine '{name}'"))
+    )]
+    DiskNotAttached {
+        /// The disk.
+        disk: DiskName,
+        /// The machine, where one was named.
+        machine: Option<Name>,
+    },
+    /// A machine with no room for another.
+    #[error(
+        "machine '{0}' has {most} disks attached, and can have no more: `riad disk detach` one",
+        most = Machines::MOST_DISKS
+    )]
+    TooManyDisks(Name),
+    /// A size that a disk cannot have.
+    #[error("disk '{disk}' cannot have that size: {reason}")]
+    DiskSize {
+        /// The disk.
+        disk: DiskName,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A machine's disk cannot be used.
+    #[error(
+        "disk '{disk}' cannot be used: {source}; `riad disk detach {disk} {machine}` has the machine \
+         start without it"
+    )]
+    AttachedDisk {
+        /// The disk.
+        disk: String,
+        /// The machine that it is attached to.
+        machine: Name,
+        /// Why not.
+        source: Box<MachineError>,
     },
     /// The image that a machine stands on is gone.
     #[error("the image that the machine stands on cannot be used: {0}")]

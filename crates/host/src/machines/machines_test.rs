@@ -6,18 +6,18 @@ use super::*;
 use crate::journal::{Reader, Wanted};
 use crate::machines::config::new_id;
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn machines() -> (tempfile::TempDir, Machines) {
+pub(super) fn machines() -> (tempfile::TempDir, Machines) {
     let dir = tempfile::tempdir().unwrap();
     let machines = Machines::in_directory(dir.path().join("machines"));
     (dir, machines)
 }
 
 /// A machine without an image: what there is to a folder.
-fn make(machines: &Machines, text: &str) -> Folder {
+pub(super) fn make(machines: &Machines, text: &str) -> Folder {
     let draft = machines.draft().unwrap();
     Layer::create(&draft.path.join(DISK), 0, 1 << 20).unwrap();
     let config = MachineConfig {
@@ -36,6 +36,7 @@ fn make(machines: &Machines, text: &str) -> Folder {
         publish: Vec::new(),
         protected: false,
         guest: GuestSetup::default(),
+        disks: Vec::new(),
     };
     files::write_json(&draft.path.join(CONFIG), &config).unwrap();
     machines.publish(draft, &name(text)).unwrap()
@@ -130,6 +131,7 @@ fn a_killed_process_is_known_by_its_lock() {
         stage: "running".to_owned(),
         stages: Vec::new(),
         system: None,
+        disks: Vec::new(),
         confined: Vec::new(),
         warnings: Vec::new(),
         waits: None,

@@ -13,6 +13,7 @@
 //! NAME/lock             held by whoever changes the folder
 //! NAME/alive            held by the machine's process
 //! .images/ID/           the images that machines stand on: bases.rs
+//! .disks/NAME/          disks that can be attached to machines: disks.rs
 //! .new-*, .gone-*       machines that are being made or deleted
 //! .events.jsonl         what commands did to machines: crate::journal
 //! .lock                 held for the moments in which a folder gets a name or loses it
@@ -27,6 +28,7 @@
 
 mod bases;
 mod config;
+mod disks;
 mod error;
 mod files;
 mod folder;
@@ -48,6 +50,7 @@ use crate::journal::Event;
 use crate::network::{Network, Publish};
 
 pub use config::{Boot, MachineConfig, MachineImage};
+pub use disks::{AttachedDisk, DiskInfo, DiskName, FoundDisk, NewDisk};
 pub use error::MachineError;
 pub use folder::{Folder, FolderLock, State};
 pub use name::Name;
@@ -231,6 +234,7 @@ impl Machines {
             publish: new.publish.clone(),
             protected: false,
             guest: new.guest.clone(),
+            disks: Vec::new(),
         };
         provision::begin(&draft.path, &new.scripts)?;
         files::write_json(&draft.path.join(CONFIG), &config)?;
@@ -239,7 +243,8 @@ impl Machines {
         Ok(folder)
     }
 
-    /// Copies a stopped machine under another name. The copy is a machine of its own.
+    /// Copies a stopped machine under another name. The copy is a machine of its own. Disks that are
+    /// attached to the original are not to it: two machines do not write to one disk.
     ///
     /// # Errors
     /// It runs, the name is taken, or the host refuses.
@@ -253,8 +258,13 @@ impl Machines {
         let (from, copy) = (folder.path().join(DISK), draft.path.join(DISK));
         riad_disk::copy_sparse(&from, &copy).map_err(MachineError::io("copy", &from))?;
         provision::copy(folder.path(), &draft.path)?;
-        let config =
-            MachineConfig { id: config::new_id(), created: now(), protected: false, ..config };
+        let config = MachineConfig {
+            id: config::new_id(),
+            created: now(),
+            protected: false,
+            disks: Vec::new(),
+            ..config
+        };
         files::write_json(&draft.path.join(CONFIG), &config)?;
         drop(lock);
         let folder = self.publish(draft, to)?;
@@ -280,7 +290,8 @@ impl Machines {
         Ok(folder)
     }
 
-    /// Deletes a stopped machine, and the image it stood on if no other machine does.
+    /// Deletes a stopped machine, and the image it stood on if no other machine does. Disks that are
+    /// attached to it stay.
     ///
     /// # Errors
     /// It runs, it is protected, or the host refuses. A machine whose configuration cannot be read

@@ -24,19 +24,22 @@ impl FromStr for Name {
     type Err = MachineError;
 
     fn from_str(text: &str) -> Result<Self, MachineError> {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let ends = |b: Option<&u8>| b.is_some_and(|b| inner(*b) && *b != b'-');
-        let bytes = text.as_bytes();
-        let is_name = bytes.len() <= Self::MOST
-            && bytes.iter().all(|b| inner(*b))
-            && ends(bytes.first())
-            && ends(bytes.last());
-        if is_name {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(MachineError::BadName(text.to_owned()))
+        match is_name(text, Self::MOST) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(MachineError::BadName(text.to_owned())),
         }
     }
+}
+
+/// Whether something can be a name, of so many characters at most.
+pub(super) fn is_name(text: &str, most: usize) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let ends = |b: Option<&u8>| b.is_some_and(|b| inner(*b) && *b != b'-');
+    let bytes = text.as_bytes();
+    bytes.len() <= most
+        && bytes.iter().all(|b| inner(*b))
+        && ends(bytes.first())
+        && ends(bytes.last())
 }
 
 impl fmt::Display for Name {

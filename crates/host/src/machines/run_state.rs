@@ -32,6 +32,9 @@ pub struct RunState {
     /// agent is all the init that there is.
     #[serde(default)]
     pub system: Option<String>,
+    /// The disks that it runs with besides its own, by name, in order.
+    #[serde(default)]
+    pub disks: Vec<String>,
     /// What the host's kernel confines the process by: see `riad_confine`.
     #[serde(default)]
     pub confined: Vec<String>,

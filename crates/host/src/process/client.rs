@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use super::control::{Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
-use crate::machines::{Folder, MachineError, Phase, RunState, SOCKET, State};
+use crate::machines::{DiskName, Folder, MachineError, Phase, RunState, SOCKET, State};
 use crate::network::{ForwardStatus, NetworkStatus, Publish};
 use crate::{Command, Error, printable};
 
@@ -164,6 +164,15 @@ impl Connection {
     pub fn grow(mut self, size: u64) -> Result<Option<String>, MachineError> {
         let note = self.ask(&Order::Grow { size })?;
         Ok(note.as_str().filter(|note| !note.is_empty()).map(printable))
+    }
+
+    /// Makes a disk that is attached to the machine larger while it runs.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub fn grow_disk(mut self, disk: &DiskName, size: u64) -> Result<(), MachineError> {
+        let disk = disk.to_string();
+        self.ask(&Order::GrowDisk { disk, size }).map(drop)
     }
 
     /// What is true of the machine, now and whenever it changes.
@@ -325,7 +334,19 @@ impl Folder {
         measure(fd?, limit).inspect_err(|error| tracing::debug!(%error, "no measures")).ok()
     }
 
-    /// Runs a command in the machine, which must run.
+    /// A connection to the agent; of a machine that is on its way there, once it answers.
+    fn session(&self) -> Result<OwnedFd, MachineError> {
+        // Asked at once, and not first whether it can be: most can, and are waited for by people.
+        match Connection::open(self)?.session() {
+            Err(MachineError::Process { .. }) if self.state()? == State::Starting => {
+                self.wait_ready()?;
+                Connection::open(self)?.session()
+            }
+            connected => connected,
+        }
+    }
+
+    /// Runs a command in the machine, which must run, or be about to.
     ///
     /// # Errors
     /// [`Error::NotStarted`] when there is no such command, [`Error::Aborted`] when the caller gave
@@ -337,7 +358,7 @@ impl Folder {
         control: Option<&ControlReceiver>,
     ) -> Result<ExitStatus, Error> {
         command.run(io, |request, io| {
-            let stream = Connection::open(self)?.session()?;
+            let stream = self.session()?;
             match run_session(stream, request, io, control) {
                 Ok(end) => Ok(end.status),
                 Err(error @ ClientError::NotStarted(_)) => Err(Error::NotStarted(error)),

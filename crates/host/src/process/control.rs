@@ -63,6 +63,14 @@ pub enum Order {
         /// Its new size in bytes.
         size: u64,
     },
+    /// Makes a disk that is attached larger; what is on it is the guest's. Since version 3.
+    #[serde(rename = "grow-disk")]
+    GrowDisk {
+        /// The disk's name.
+        disk: String,
+        /// Its new size in bytes.
+        size: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,7 +92,10 @@ impl Order {
         match self {
             Self::Status | Self::Session | Self::Stop { .. } | Self::Console | Self::Events => 1,
             Self::Stats | Self::Provision { .. } | Self::Grow { .. } => 2,
-            Self::Network | Self::Forward { .. } | Self::Unforward { .. } => 3,
+            Self::GrowDisk { .. }
+            | Self::Network
+            | Self::Forward { .. }
+            | Self::Unforward { .. } => 3,
         }
     }
 

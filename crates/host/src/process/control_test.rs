@@ -39,7 +39,7 @@ fn what_is_none_is_refused_in_a_sentence() {
         (b"{\"do\":\"status\"}", "riad"),
         (b"{\"riad\":1}", "do"),
         (b"{\"riad\":1,\"do\":\"dance\"}", "dance"),
-        (b"{\"riad\":3,\"do\":\"dance\"}", "older Riad's"),
+        (b"{\"riad\":4,\"do\":\"dance\"}", "older Riad's"),
         (b"{\"riad\":1,\"do\":\"stop\",\"force\":\"yes\"}", "yes"),
     ] {
         let error = Order::parse(line).unwrap_err();

@@ -1,14 +1,16 @@
-//! A disk that becomes larger: its file, the device's word to the guest, and the file system on it.
+//! A disk that becomes larger: its file, the device's word to the guest, and the file system on it if it
+//! is the root's. What is on other disks is the guest's own.
 
 use riad_agent::client::ExitStatus;
 use riad_agent::protocol::ExecRequest;
+use riad_disk::Disk;
 
 use super::settle::ask;
 use super::shared::{Shared, Ways};
 use crate::machines::Phase;
 
 /// Waits until the kernel has heard of the disk's size, which is at least $1 sectors, and grows the
-/// file system to it, where the image has the tool for that.
+/// file system to it, or the partition $2 and the file system in that, where the image has the tools.
 const GROW: &str = "\
 n=0
 while [ $(cat /sys/block/vda/size) -lt $1 ]; do
@@ -17,7 +19,17 @@ while [ $(cat /sys/block/vda/size) -lt $1 ]; do
     sleep 0.05
 done
 command -v resize2fs >/dev/null || { echo there is no resize2fs in it; exit 1; }
-exec resize2fs /dev/vda";
+if [ -n \"$2\" ]; then
+    if command -v growpart >/dev/null; then
+        # Its status is 1 when there is nothing to grow.
+        growpart /dev/vda $2 || [ $? -eq 1 ] || exit 1
+    elif command -v sfdisk >/dev/null && command -v partx >/dev/null; then
+        echo ', +' | sfdisk --quiet --no-reread -N $2 /dev/vda && partx --update /dev/vda || exit 1
+    else
+        echo there is neither growpart nor sfdisk in it, to grow partition $2; exit 1
+    fi
+fi
+exec resize2fs /dev/vda$2";
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -26,19 +38,39 @@ pub(super) fn grow(shared: &Shared, size: u64) -> Result<String, Failed> {
     let disk = shared.disk().ok_or("the machine has no disk yet")?;
     disk.grow_in_use(size)?;
     let Some(ways) = shared.get_ways() else { return Ok(String::new()) };
-    let is_driven = ways.root_disk.as_ref().is_some_and(|disk| disk.resized());
+    let is_driven = ways.disks.first().is_some_and(|disk| disk.resized());
     // One that still boots sees the new size by itself, and grows its file system then.
     if !is_driven || shared.state().phase != Phase::Running {
         return Ok(String::new());
     }
-    file_system(&ways, size)
+    file_system(&ways, size, shared.root_partition())
+}
+
+/// Makes a disk that is attached larger, and tells the guest of its size.
+pub(super) fn attached(shared: &Shared, name: &str, size: u64) -> Result<(), Failed> {
+    let attached = shared.attached();
+    let mut disks = (1..).zip(attached);
+    let (place, disk) = disks
+        .find(|(_, disk)| disk.label() == Some(name))
+        .ok_or_else(|| format!("it was started without disk '{name}'"))?;
+    disk.grow(size)?;
+    // One that still boots sees the new size by itself.
+    if let Some(handle) = shared.get_ways().as_ref().and_then(|ways| ways.disks.get(place)) {
+        handle.resized();
+    }
+    Ok(())
 }
 
 /// Grows the root file system to the size of its disk, once that is at least this large. Gives why it
 /// did not, in a sentence; nothing if it did.
-pub(super) fn file_system(ways: &Ways, size: u64) -> Result<String, Failed> {
+pub(super) fn file_system(
+    ways: &Ways,
+    size: u64,
+    partition: Option<u32>,
+) -> Result<String, Failed> {
     let sectors = (size / 512).to_string();
-    let request = ExecRequest::new(["/bin/sh", "-c", GROW, "riad", &sectors]);
+    let partition = partition.map_or_else(String::new, |number| number.to_string());
+    let request = ExecRequest::new(["/bin/sh", "-c", GROW, "riad", &sectors, &partition]);
     Ok(match ask(ways, &request, None)? {
         (ExitStatus::Exited(0), _) => String::new(),
         (_, why) => format!("the disk is larger, and the file system on it is not: {why}"),

@@ -24,6 +24,7 @@ mod sys;
 mod tap;
 mod vitals;
 
+use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -33,7 +34,7 @@ use std::time::Instant;
 use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig, choose_engine};
+use riad_vmm::{EngineKind, Guest, VmConfig};
 
 pub use client::{Connection, News};
 pub use launch::{Started, start};
@@ -50,7 +51,7 @@ use crate::machines::{
 use crate::network::Plug;
 use crate::room::{self, Room};
 use crate::timings::{Counts, Stopwatch};
-use crate::{ConsoleTail, Error, Stage, cmdline, images};
+use crate::{ConsoleTail, Error, Stage, cmdline, engine, images};
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
 use vitals::Gauges;
@@ -85,6 +86,8 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     };
     tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
+    let attached = prepared.as_ref().map_or_else(|_| Vec::new(), |p| p.attached.clone());
+    let names = attached.iter().filter_map(|disk| disk.label()).map(str::to_owned);
     let state = RunState {
         schema: RunState::SCHEMA,
         pid: std::process::id(),
@@ -97,12 +100,13 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
         stage: Stage::Start.name().to_owned(),
         stages: Vec::new(),
         system: None,
+        disks: names.collect(),
         confined,
         warnings: Vec::new(),
         waits: None,
         ended: None,
     };
-    let shared = Shared::new(folder, tap, gauges, journal, state);
+    let shared = Shared::new(folder, tap, gauges, journal, state, attached);
     let told = {
         let shared = shared.clone();
         let is_born = |state: &RunState| state.phase != Phase::Starting;
@@ -128,7 +132,7 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
 }
 
 /// An error and its causes. A cause that the error has told already is not said again.
-fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -149,17 +153,20 @@ struct Prepared {
     initrd: PathBuf,
     plug: Arc<Plug>,
     listener: UnixListener,
+    /// Disks that are attached, in order.
+    attached: Vec<Arc<RawDisk>>,
 }
 
 fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
-    let engine = choose_engine(config.engine).map_err(Error::Vm)?;
+    let engine = engine::choose(config.engine)?;
     let image = Machines::base(folder, config)?;
     let initrd = image.initramfs(images::agent(&image.meta().arch)?)?;
     let socket = folder.path().join(crate::machines::SOCKET);
     let listener = server::bind(folder.path()).map_err(MachineError::io("listen on", &socket))?;
+    let attached = Machines::open_disks(folder, config)?.into_iter().map(Arc::new).collect();
     let name = folder.name().as_str();
     let plug = Arc::new(config.network.plug(&config.id, Some(name), &config.publish)?);
-    Ok(Prepared { engine, image, initrd, plug, listener })
+    Ok(Prepared { engine, image, initrd, plug, listener, attached })
 }
 
 /// Runs the machine until its guest powers off, however often it restarts before.
@@ -169,7 +176,7 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, plug, listener } = prepared;
+    let Prepared { engine, image, initrd, plug, listener, attached } = prepared;
     let mut watch = Stopwatch::new(began);
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
@@ -189,14 +196,15 @@ fn run(
         Layer::grow(&path, config.disk)?;
     }
     let layer = Arc::new(Layer::open(&path, base)?);
-    shared.set_disk(&layer);
-    let disk = roomy(layer, shared)?;
+    shared.set_disk(&layer, image.meta().root_partition);
+    let disks = attached.into_iter().map(|disk| disk as Arc<dyn Disk>);
+    let disks = roomy([layer as Arc<dyn Disk>].into_iter().chain(disks), shared)?;
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
         let words = cmdline::named_machine(shared.folder().name(), config, &plug.words());
-        let guest = guest(&words, &image.kernel(), &initrd, limits)?;
-        let hardware = vm_config(config, engine, &disk, &plug);
+        let guest = guest(&words, &image, &initrd, limits)?;
+        let hardware = vm_config(config, engine, &disks, &plug);
         let after = After {
             grown,
             boot: config.boot,
@@ -205,7 +213,7 @@ fn run(
         };
         let result = one(shared, &hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
-        disk.flush()?;
+        disks.iter().try_for_each(|disk| disk.flush())?;
         match result? {
             Over::PoweredOff => return Ok(How::PoweredOff),
             Over::Unplugged => return Ok(How::Forced),
@@ -227,29 +235,37 @@ struct After {
     limits: Limits,
 }
 
-/// A disk whose want of room is written down, by a thread that may.
-fn roomy(disk: Arc<dyn Disk>, shared: &Shared) -> Result<Arc<dyn Disk>, Error> {
+/// Disks whose want of room is written down, by a thread that may.
+fn roomy(
+    disks: impl Iterator<Item = Arc<dyn Disk>>,
+    shared: &Shared,
+) -> Result<Vec<Arc<dyn Disk>>, Error> {
     let (sender, changed) = sync_channel(1);
-    let waits = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&waits);
-    let disk = Room::new(
-        disk,
-        Box::new(move |why| {
-            *lock(&told) = why.map(|why| room::sentence(Some(why)));
+    // What the guest waits for, by the number of the disk that it does for.
+    let waits = Arc::new(Mutex::new(BTreeMap::new()));
+    let watched = (0usize..).zip(disks).map(|(number, disk)| {
+        let (told, sender) = (Arc::clone(&waits), sender.clone());
+        let tell = move |why: Option<&riad_disk::Error>| {
+            match why {
+                Some(why) => lock(&told).insert(number, room::sentence(Some(why))),
+                None => lock(&told).remove(&number),
+            };
             // If it is full, the thread is about to look.
             let _ = sender.try_send(());
-        }),
-    );
+        };
+        Arc::new(Room::new(disk, Box::new(tell))) as Arc<dyn Disk>
+    });
+    let watched = watched.collect();
     let shared = shared.clone();
     let body = move || {
         while changed.recv().is_ok() {
-            let waits = lock(&waits).clone();
+            let waits = lock(&waits).values().next().cloned();
             shared.waits(waits);
         }
     };
     let thread = riad_confine::spawn(Kind::Control, "room", body);
     thread.map_err(|source| Error::Host { what: "a thread", source })?;
-    Ok(Arc::new(disk))
+    Ok(watched)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -259,7 +275,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn vm_config(
     config: &MachineConfig,
     engine: EngineKind,
-    disk: &Arc<dyn Disk>,
+    disks: &[Arc<dyn Disk>],
     plug: &Plug,
 ) -> VmConfig {
     VmConfig {
@@ -268,7 +284,7 @@ fn vm_config(
         engine,
         cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: vec![Arc::clone(disk)],
+        disks: disks.to_vec(),
         cable: plug.cable.clone(),
         ..VmConfig::default()
     }
@@ -293,7 +309,7 @@ fn one(
         console: booting.console().clone(),
         teller: booting.teller().clone(),
         meter: booting.meter(),
-        root_disk: booting.root_disk(),
+        disks: booting.disks(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {
@@ -307,11 +323,12 @@ fn one(
 }
 
 /// What the machine starts with.
-fn guest(words: &str, kernel: &Path, initrd: &Path, limits: Limits) -> Result<Guest, Error> {
+fn guest(words: &str, image: &Image, initrd: &Path, limits: Limits) -> Result<Guest, Error> {
+    let (kernel, root) = (image.kernel(), cmdline::root_device(image));
     Ok(Guest {
         kernel_name: kernel.display().to_string(),
-        kernel: read("kernel", kernel)?,
-        cmdline: cmdline::agent_machine(limits.scale(), false, Some(words)),
+        kernel: read("kernel", &kernel)?,
+        cmdline: cmdline::agent_machine(limits.scale(), false, &root, Some(words)),
         modules: vec![(String::new(), read("initial RAM disk", initrd)?)],
     })
 }

@@ -1,5 +1,6 @@
 # Read by bash before a provisioning script (bash(1), BASH_ENV): writes down at which line it ended.
 unset BASH_ENV
+if [[ -n $RIAD_POSIX ]]; then unset RIAD_POSIX; set -o posix; fi
 riad_line=0
 riad_end() {
     trap - DEBUG EXIT

@@ -27,10 +27,8 @@ const LINE: u64 = 4096;
 const PUT: &str =
     "umask 077; mkdir -p /run/riad; cat >\"/run/riad/$1\" && chmod 700 \"/run/riad/$1\"";
 
-/// Runs it. Bash reads the prelude first, and writes down at which line a script ends. Other shells
-/// have no such thing, and pay no heed to the variable.
-const RUN: &str = r#"rm -f /run/riad/.line; printf '%s\n' "$2" >/run/riad/.prelude
-BASH_ENV=/run/riad/.prelude DEBIAN_FRONTEND=noninteractive exec "/run/riad/$1""#;
+/// Runs it, with bash where it can be.
+const RUN: &str = include_str!("run.sh");
 const PRELUDE: &str = include_str!("prelude.bash");
 
 /// What bash wrote down: the line's number, and the command.

@@ -120,6 +120,10 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
             Ok(note) => say(stream, &Reply::Ok(serde_json::Value::String(note))),
             Err(error) => say(stream, &Reply::Error(error.to_string())),
         },
+        Order::GrowDisk { disk, size } => match grow::attached(shared, &disk, size) {
+            Ok(()) => say(stream, &Reply::Ok(serde_json::Value::Null)),
+            Err(error) => say(stream, &Reply::Error(error.to_string())),
+        },
         Order::Stats => {
             say(stream, &Reply::Ok(serde_json::to_value(shared.vitals()).unwrap_or_default()))
         }

@@ -56,7 +56,7 @@ pub(super) fn begin(
             return;
         }
         if grown {
-            match grow::file_system(&ways, 0) {
+            match grow::file_system(&ways, 0, shared.root_partition()) {
                 Ok(note) if note.is_empty() => {}
                 Ok(note) => shared.warn(note),
                 Err(error) => tracing::debug!(%error, "nobody answers"),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use riad_disk::Layer;
+use riad_disk::{Layer, RawDisk};
 use riad_vmm::{BlkHandle, Console, Keyboard, Meter, NetHandle, VsockHandle};
 
 use super::provision::Provisioner;
@@ -34,7 +34,10 @@ struct Inner {
     /// Held while the file that says how scripts went is read and written again.
     provisioning: Mutex<()>,
     provisioner: OnceLock<Provisioner>,
-    disk: OnceLock<Arc<Layer>>,
+    /// And the partition that the root file system is in.
+    disk: OnceLock<(Arc<Layer>, Option<u32>)>,
+    /// Those that are attached, in order.
+    attached: Vec<Arc<RawDisk>>,
     /// Each is told once.
     stop_told: AtomicBool,
     unplug_told: AtomicBool,
@@ -56,7 +59,8 @@ pub(super) struct Ways {
     pub(super) console: Console,
     pub(super) teller: Teller,
     pub(super) meter: Meter,
-    pub(super) root_disk: Option<BlkHandle>,
+    /// The host's ends of its disks, the root's first.
+    pub(super) disks: Vec<BlkHandle>,
     /// How long a connection to the agent may take.
     pub(super) patience: Duration,
 }
@@ -68,6 +72,7 @@ impl Shared {
         gauges: Gauges,
         journal: Own,
         state: RunState,
+        attached: Vec<Arc<RawDisk>>,
     ) -> Self {
         let (pid, engine) = (state.pid, state.engine.clone());
         journal.say(None, &Event::Starting { pid, engine });
@@ -83,6 +88,7 @@ impl Shared {
             provisioning: Mutex::new(()),
             provisioner: OnceLock::new(),
             disk: OnceLock::new(),
+            attached,
             stop_told: AtomicBool::new(false),
             unplug_told: AtomicBool::new(false),
         }));
@@ -263,13 +269,23 @@ impl Shared {
     }
 
     /// The machine's disk. There is one.
-    pub(super) fn set_disk(&self, disk: &Arc<Layer>) {
-        let _ = self.0.disk.set(Arc::clone(disk));
+    pub(super) fn set_disk(&self, disk: &Arc<Layer>, root_partition: Option<u32>) {
+        let _ = self.0.disk.set((Arc::clone(disk), root_partition));
     }
 
     /// The machine's disk, once it has been opened.
     pub(super) fn disk(&self) -> Option<&Arc<Layer>> {
-        self.0.disk.get()
+        self.0.disk.get().map(|(disk, _)| disk)
+    }
+
+    /// The partition of it that the root file system is in; `None` when that fills it.
+    pub(super) fn root_partition(&self) -> Option<u32> {
+        self.0.disk.get().and_then(|(_, partition)| *partition)
+    }
+
+    /// The disks that are attached to it, in order.
+    pub(super) fn attached(&self) -> &[Arc<RawDisk>] {
+        &self.0.attached
     }
 
     /// Has scripts run that are to be.

@@ -2,6 +2,7 @@
 //!
 //! The bytes are hostile: offsets and lengths are checked against the disk, and few things are read.
 
+use std::cmp::Reverse;
 use std::io;
 
 /// Bytes of a sector, as partition tables count.
@@ -23,33 +24,49 @@ pub struct Place {
     pub offset: u64,
     /// Its length in bytes, as its superblock says.
     pub length: u64,
+    /// The number of its partition, as Linux counts them; 0 when it fills the disk.
+    pub partition: u32,
 }
 
-/// Finds the root file system of a disk of `size` bytes: that which fills the disk, or the largest
-/// ext4 file system in its partitions.
+/// Finds the ext4 file systems of a disk of `size` bytes, the root's first: that which fills the disk, or
+/// the largest of those in its partitions.
 ///
 /// # Errors
 /// A sentence for people: there is none, or it is cut short.
-pub fn find(size: u64, read: ReadAt<'_>) -> Result<Place, String> {
-    if let Some(place) = file_system(0, size, read)? {
-        return Ok(place);
+pub fn find(size: u64, read: ReadAt<'_>) -> Result<Vec<Place>, String> {
+    if let Some(place) = file_system(0, size, 0, read)? {
+        return Ok(vec![place]);
     }
-    let mut best: Option<Place> = None;
-    for (offset, length) in partitions(size, read)? {
-        if let Ok(Some(place)) = file_system(offset, length, read)
-            && best.is_none_or(|best| place.length > best.length)
-        {
-            best = Some(place);
+    let mut found = Vec::new();
+    for Partition { number, offset, length } in partitions(size, read)? {
+        found.extend(file_system(offset, length, number, read).ok().flatten());
+    }
+    // Of several of one length, the first.
+    found.sort_by_key(|place| Reverse(place.length));
+    match found.is_empty() {
+        false => Ok(found),
+        true => {
+            Err("there is no ext4 file system in it, neither on the whole disk nor in a partition"
+                .to_owned())
         }
     }
-    best.ok_or_else(|| {
-        "there is no ext4 file system in it, neither on the whole disk nor in a partition"
-            .to_owned()
-    })
+}
+
+/// A partition, all within its disk.
+#[derive(Debug, Clone, Copy)]
+struct Partition {
+    number: u32,
+    offset: u64,
+    length: u64,
 }
 
 /// The ext4 file system at an offset, if there is one.
-fn file_system(offset: u64, room: u64, read: ReadAt<'_>) -> Result<Option<Place>, String> {
+fn file_system(
+    offset: u64,
+    room: u64,
+    partition: u32,
+    read: ReadAt<'_>,
+) -> Result<Option<Place>, String> {
     if room < SUPERBLOCK + SUPERBLOCK_LEN as u64 {
         return Ok(None);
     }
@@ -67,7 +84,7 @@ fn file_system(offset: u64, room: u64, read: ReadAt<'_>) -> Result<Option<Place>
     }
     let length = blocks.checked_mul(1024 << log).filter(|length| *length <= room);
     match length {
-        Some(length) => Ok(Some(Place { offset, length })),
+        Some(length) => Ok(Some(Place { offset, length, partition })),
         None => Err("it is cut short: its ext4 file system is larger than it".to_owned()),
     }
 }
@@ -77,9 +94,9 @@ fn word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The partitions of a disk: offsets and lengths, all within it. GPT (UEFI 2.10, section 5.3) goes
+/// The partitions of a disk. GPT (UEFI 2.10, section 5.3) goes
 /// before MBR.
-fn partitions(size: u64, read: ReadAt<'_>) -> Result<Vec<(u64, u64)>, String> {
+fn partitions(size: u64, read: ReadAt<'_>) -> Result<Vec<Partition>, String> {
     if size < 2 * SECTOR {
         return Ok(Vec::new());
     }
@@ -93,22 +110,23 @@ fn partitions(size: u64, read: ReadAt<'_>) -> Result<Vec<(u64, u64)>, String> {
         return Ok(Vec::new());
     }
     let entries = mbr.get(446..510).unwrap_or_default().chunks(16);
-    let place = |entry: &[u8]| {
+    let place = |(number, entry): (u32, &[u8])| {
         let field = |at: usize| entry.get(at..at + 4).map_or(0, word);
-        within(size, field(8), field(12))
+        within(size, number, field(8), field(12))
     };
-    Ok(entries.filter_map(place).collect())
+    Ok((1..).zip(entries).filter_map(place).collect())
 }
 
-fn gpt_partitions(size: u64, head: &[u8], read: ReadAt<'_>) -> Result<Vec<(u64, u64)>, String> {
+fn gpt_partitions(size: u64, head: &[u8], read: ReadAt<'_>) -> Result<Vec<Partition>, String> {
     let field = |at: usize, len: usize| head.get(at..at + len).map_or(0, word);
     let (table, count, length) = (field(72, 8), field(80, 4), field(84, 4));
     if !(128..=4096).contains(&length) {
         return Err("its partition table is damaged".to_owned());
     }
     let mut found = Vec::new();
-    for number in 0..count.min(u64::from(MOST_ENTRIES)) {
-        let at = table.checked_mul(SECTOR).and_then(|at| at.checked_add(number * length));
+    for number in 0..MOST_ENTRIES.min(u32::try_from(count).unwrap_or(MOST_ENTRIES)) {
+        let within_table = u64::from(number) * length;
+        let at = table.checked_mul(SECTOR).and_then(|at| at.checked_add(within_table));
         let Some(at) = at.filter(|at| at.checked_add(48).is_some_and(|end| end <= size)) else {
             break;
         };
@@ -117,15 +135,16 @@ fn gpt_partitions(size: u64, head: &[u8], read: ReadAt<'_>) -> Result<Vec<(u64, 
         let [first, last] = [32, 40].map(|at| entry.get(at..at + 8).map_or(0, word));
         // The last sector belongs to it.
         let sectors = last.checked_sub(first).and_then(|sectors| sectors.checked_add(1));
-        found.extend(sectors.and_then(|sectors| within(size, first, sectors)));
+        found.extend(sectors.and_then(|sectors| within(size, number + 1, first, sectors)));
     }
     Ok(found)
 }
 
 /// Sectors as bytes, if they are some and all in the disk.
-fn within(size: u64, first: u64, sectors: u64) -> Option<(u64, u64)> {
+fn within(size: u64, number: u32, first: u64, sectors: u64) -> Option<Partition> {
     let (offset, length) = (first.checked_mul(SECTOR)?, sectors.checked_mul(SECTOR)?);
-    (first > 0 && sectors > 0 && offset.checked_add(length)? <= size).then_some((offset, length))
+    let is_within = first > 0 && sectors > 0 && offset.checked_add(length)? <= size;
+    is_within.then_some(Partition { number, offset, length })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use super::{Place, find};
 const MIB: u64 = 1 << 20;
 
 /// A disk in memory.
-fn found(disk: &[u8]) -> Result<Place, String> {
+fn found(disk: &[u8]) -> Result<Vec<Place>, String> {
     find(disk.len() as u64, &mut |at, buffer| {
         let at = usize::try_from(at).unwrap();
         buffer.copy_from_slice(disk.get(at..at + buffer.len()).expect("within the disk"));
@@ -25,7 +25,7 @@ fn superblock(disk: &mut [u8], offset: u64, kib: u32) {
 fn a_file_system_is_found_on_the_whole_disk_and_in_partitions() {
     let mut whole = vec![0; 4 << 20];
     superblock(&mut whole, 0, 4096);
-    assert_eq!(found(&whole), Ok(Place { offset: 0, length: 4 * MIB }));
+    assert_eq!(found(&whole), Ok(vec![Place { offset: 0, length: 4 * MIB, partition: 0 }]));
 
     // The second of two partitions of an MBR is the larger.
     let mut mbr = vec![0; 8 << 20];
@@ -35,7 +35,14 @@ fn a_file_system_is_found_on_the_whole_disk_and_in_partitions() {
         put(&mut mbr, 446 + 16 * number as u64 + 12, &sectors.to_le_bytes());
         superblock(&mut mbr, u64::from(first) * 512, sectors / 2);
     }
-    assert_eq!(found(&mbr), Ok(Place { offset: 2 * MIB, length: 4 * MIB }));
+    let [first, second] = [(1, 1), (2, 4)].map(|(at, mib)| (at * MIB, mib * MIB));
+    assert_eq!(
+        found(&mbr),
+        Ok(vec![
+            Place { offset: second.0, length: second.1, partition: 2 },
+            Place { offset: first.0, length: first.1, partition: 1 },
+        ])
+    );
 
     let mut gpt = vec![0; 8 << 20];
     put(&mut gpt, 512, b"EFI PART");
@@ -45,7 +52,7 @@ fn a_file_system_is_found_on_the_whole_disk_and_in_partitions() {
     put(&mut gpt, 1024 + 128 + 32, &2048u64.to_le_bytes());
     put(&mut gpt, 1024 + 128 + 40, &6143u64.to_le_bytes());
     superblock(&mut gpt, MIB, 2048);
-    assert_eq!(found(&gpt), Ok(Place { offset: MIB, length: 2 * MIB }));
+    assert_eq!(found(&gpt), Ok(vec![Place { offset: MIB, length: 2 * MIB, partition: 2 }]));
 }
 
 #[test]

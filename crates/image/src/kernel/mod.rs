@@ -2,9 +2,11 @@
 //! before the root file system can be mounted.
 
 mod elf;
+mod files;
 mod modules;
 
 pub use elf::{elf_section, module_info};
+pub use files::Files;
 pub use modules::{MODULES, Module, Modules, Wanted};
 
 use std::collections::BTreeSet;

@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
 
-use super::{KernelError, module_info};
+use super::{Files, KernelError, module_info};
 use crate::deb::{Bounded, decompress, limits};
-use crate::rootfs::{Kind, RootFs};
 
 /// A driver the agent needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +54,8 @@ pub struct Module {
 }
 
 /// The modules of one kernel.
-#[derive(Debug)]
 pub struct Modules<'a> {
-    rootfs: &'a RootFs,
+    tree: &'a dyn Files,
     version: &'a str,
     /// Paths by name.
     files: BTreeMap<String, String>,
@@ -67,23 +65,18 @@ pub struct Modules<'a> {
 impl<'a> Modules<'a> {
     /// Finds the modules of a kernel in a tree.
     #[must_use]
-    pub fn find(rootfs: &'a RootFs, version: &'a str) -> Self {
+    pub fn find(tree: &'a dyn Files, version: &'a str) -> Self {
         let directory = format!("lib/modules/{version}");
-        let files = rootfs
-            .tree
-            .below(&directory)
-            .into_iter()
-            .filter(|(_, node)| matches!(node.kind, Kind::File(_)))
-            .filter_map(|(path, _)| Some((module_name(&path)?, path)))
-            .collect();
-        let builtin = rootfs
+        let files = tree.below(&directory).into_iter();
+        let files = files.filter_map(|path| Some((module_name(&path)?, path))).collect();
+        let builtin = tree
             .read(&format!("{directory}/modules.builtin"), 4 << 20)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
             .lines()
             .filter_map(module_name)
             .collect();
-        Self { rootfs, version, files, builtin }
+        Self { tree, version, files, builtin }
     }
 
     /// How many there are.
@@ -191,7 +184,7 @@ impl<'a> Modules<'a> {
     fn read(&self, path: &str) -> Result<Vec<u8>, KernelError> {
         let bad = |reason: String| KernelError::BadModule { path: path.to_owned(), reason };
         let raw = self
-            .rootfs
+            .tree
             .read(path, limits::MODULE)
             .ok_or_else(|| bad("it cannot be read".to_owned()))?;
         let extension = path.rsplit_once(".ko").map_or("", |(_, extension)| extension);

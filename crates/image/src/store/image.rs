@@ -59,6 +59,9 @@ pub struct ImageMeta {
     pub packages: Vec<PackageRecord>,
     /// Kernel modules the agent loads, in that order: files below `modules/`.
     pub modules: Vec<String>,
+    /// The partition that the root file system is in; `None` when it fills the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_partition: Option<u32>,
     /// The files that make up the image.
     pub files: Vec<FileRecord>,
 }

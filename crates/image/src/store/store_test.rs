@@ -30,6 +30,7 @@ fn meta() -> ImageMeta {
             sha256: "0".repeat(64),
         }],
         modules: vec!["00-a.ko".into()],
+        root_partition: None,
         files: vec![],
     }
 }

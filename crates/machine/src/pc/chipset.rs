@@ -158,7 +158,8 @@ impl Chipset {
         let mut added = Vec::with_capacity(functions.len());
         for Function { slot, device } in functions {
             let msi = Arc::<Processors>::clone(processors);
-            let function = Arc::new(VirtioPci::new(device, memory.clone(), msi)?);
+            let function = VirtioPci::new(device, memory.clone(), msi)?;
+            let function = Arc::new(function.with_doorbells(Arc::<Processors>::clone(processors)));
             pci.add_device(slot, Arc::<VirtioPci>::clone(&function))?;
             added.push((slot, function));
         }
@@ -225,7 +226,7 @@ impl Chipset {
             }
             let msi = Arc::<Processors>::clone(processors);
             let function = VirtioPci::restore(device, memory.clone(), msi, &saved.function)?;
-            let function = Arc::new(function);
+            let function = Arc::new(function.with_doorbells(Arc::<Processors>::clone(processors)));
             pci.add_restored(slot, Arc::<VirtioPci>::clone(&function))?;
             added.push((slot, function));
         }

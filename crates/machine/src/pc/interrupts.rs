@@ -1,4 +1,4 @@
-//! Where the devices' interrupt wires lead.
+//! Where the devices' interrupt wires lead, and who rings their bells.
 //!
 //! ```text
 //! ISA device ─ IRQ n ─┬─► 8259 pair, input n ── INTR ─► processor 0, LINT0
@@ -6,12 +6,14 @@
 //! PCI function ─ MSI-X ────────────────────────────────┴► local APICs
 //! ```
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use riad_cpu::Engine;
 use riad_devices::ioapic::IoApic;
 use riad_devices::pic::Pic;
-use riad_devices::{InterruptLine, MsiTarget, SharedLine};
+use riad_devices::{Bell, Doorbells, InterruptLine, MsiTarget, SharedLine};
+use riad_memory::Gpa;
 
 use super::map::isa_pin;
 
@@ -30,6 +32,16 @@ impl Processors {
 impl MsiTarget for Processors {
     fn send(&self, address: u64, data: u32) {
         self.0.send_msi(address, data);
+    }
+}
+
+impl Doorbells for Processors {
+    fn hang(&self, at: Gpa, bell: &Bell) -> bool {
+        self.0.hang_bell(at, bell.as_fd())
+    }
+
+    fn take_down(&self, at: Gpa, bell: &Bell) {
+        self.0.take_bell_down(at, bell.as_fd());
     }
 }
 

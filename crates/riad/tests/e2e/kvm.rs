@@ -33,8 +33,12 @@ fn a_stock_kernel_reaches_init_on_kvm() {
     let output = Output::default();
     let began = Instant::now();
     let vm = Vm::start(&config, &guest, &output.console()).expect("a machine");
-    while !output.text().contains("Run /init as init process") {
+    loop {
+        // Where SYSCALL does not take programs to their kernel, the machine ends soon after.
         let ending = vm.wait(Some(Duration::from_secs(1)));
+        if output.text().contains("Run /init as init process") {
+            break;
+        }
         assert_eq!(ending, None, "{}", output.text());
         assert!(began.elapsed() < LIMITS[kind], "{}", output.text());
     }

@@ -6,6 +6,7 @@
 
 mod commands;
 mod confined;
+mod disks;
 mod faults;
 mod first_start;
 mod full;

@@ -29,6 +29,8 @@ use super::{ActivateError, Activation, DeviceState, DeviceType, VirtioDevice, re
 use card::Card;
 use handle::Shared;
 
+use crate::Bell;
+
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const CONTROL: u16 = 2;
@@ -222,10 +224,8 @@ impl VirtioDevice for Net {
         Ok(())
     }
 
-    fn notify(&mut self, _index: u16) {
-        if let Some(worker) = &self.worker {
-            worker.kick();
-        }
+    fn bell(&self, _index: u16) -> Option<&Bell> {
+        self.worker.as_ref().map(Worker::bell)
     }
 
     fn reset(&mut self) {

@@ -23,6 +23,7 @@ pub use handle::VsockHandle;
 
 use super::worker::Worker;
 use super::{ActivateError, Activation, DeviceState, DeviceType, VirtioDevice, read_image};
+use crate::Bell;
 use handle::Shared;
 use mux::Mux;
 
@@ -126,10 +127,8 @@ impl VirtioDevice for Vsock {
         Ok(())
     }
 
-    fn notify(&mut self, _index: u16) {
-        if let Some(worker) = &self.worker {
-            worker.kick();
-        }
+    fn bell(&self, _index: u16) -> Option<&Bell> {
+        self.worker.as_ref().map(Worker::bell)
     }
 
     fn reset(&mut self) {
