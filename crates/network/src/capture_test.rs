@@ -33,7 +33,7 @@ fn blocks(mut bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
     let mut blocks = Vec::new();
     while !bytes.is_empty() {
         let len = word(&bytes[4..]) as usize;
-        assert!(len % 4 == 0 && word(&bytes[len - 4..]) as usize == len);
+        assert!(len.is_multiple_of(4) && word(&bytes[len - 4..]) as usize == len);
         blocks.push((word(bytes), bytes[8..len - 4].to_vec()));
         bytes = &bytes[len..];
     }

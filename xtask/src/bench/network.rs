@@ -135,7 +135,7 @@ impl Network {
                 command
             }
             Self::Passt(qemu, program) => {
-                let passt = Passt::start(program)?;
+                let passt = Passt::start(program, &guest.directory)?;
                 let mut command = qemu_guest(qemu, engine, guest, &append, &disk);
                 let socket = passt.socket.display();
                 let netdev = format!("stream,id=n,server=off,addr.type=unix,addr.path={socket}");
@@ -174,8 +174,8 @@ struct Passt {
 }
 
 impl Passt {
-    fn start(program: &Path) -> Result<Self, Error> {
-        let socket = std::env::temp_dir().join(format!("riad-bench-{}.sock", std::process::id()));
+    fn start(program: &Path, directory: &Path) -> Result<Self, Error> {
+        let socket = std::path::absolute(directory.join("passt.sock"))?;
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new(program);
         command.args("--foreground --quiet -a 10.0.2.15 -n 24 -g 10.0.2.2".split(' '));
