@@ -71,7 +71,7 @@ pub(super) fn check(file: &str, text: &str) -> Vec<Breach> {
 /// Tests, benches and examples.
 fn is_test(file: &str) -> bool {
     file.ends_with("_test.rs")
-        || ["/tests/", "/benches/", "/examples/"].iter().any(|part| file.contains(part))
+        || ["_test/", "/tests/", "/benches/", "/examples/"].iter().any(|part| file.contains(part))
 }
 
 /// Where a crate keeps what depends on the host.
