@@ -42,7 +42,7 @@ cargo xtask COMMAND
        --patience SECONDS         the longest that one run may take (default 3600)
        --skip-native, --skip-qemu, --skip-riad
   bench exits [OPTION...]         how often processors leave the guest, by kind, for a boot and for loads
-       --riad PROGRAM, --engine ENGINE (default: kvm), --image IMAGE (default: debian)
+       --riad PROGRAM, --engine ENGINE (default: auto), --image IMAGE (default: debian)
   bench machines [OPTION...]      docs/benchmarks.md: create, start, exec, ls, and disks, with their bars
        --rounds N, --riad PROGRAM, --qemu PROGRAM, --skip-qemu, --skip-disk
   bench network [OPTION...]       docs/benchmarks.md: riad's network, QEMU's own (slirp) and passt in turn

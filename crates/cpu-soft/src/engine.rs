@@ -11,6 +11,7 @@ use riad_cpu::x86::{
 use riad_cpu::{Bus, Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
 use riad_memory::{CodeWatch, GuestMemory};
 
+use crate::accesses::{Accesses, CountedBus};
 use crate::apic::{Fabric, Local};
 use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
@@ -38,6 +39,7 @@ pub struct SoftEngine {
     /// Translated code; `None` when all is interpreted.
     cache: Option<Arc<CodeCache>>,
     timekeeper: Arc<Timekeeper>,
+    accesses: Arc<Accesses>,
 }
 
 impl SoftEngine {
@@ -68,7 +70,8 @@ impl SoftEngine {
             }
         });
         let timekeeper = Arc::new(Timekeeper::new(clock.clone(), expired));
-        Self { memory, clock, config, options, fabric, cache, timekeeper }
+        let accesses = Arc::default();
+        Self { memory, clock, config, options, fabric, cache, timekeeper, accesses }
     }
 
     /// What was chosen.
@@ -81,6 +84,7 @@ impl SoftEngine {
     #[must_use]
     pub fn vcpu(&self, id: u32, bus: Arc<dyn Bus>) -> SoftVcpu {
         let mailbox = self.fabric.add(id);
+        let bus = Arc::new(CountedBus { bus, accesses: Arc::clone(&self.accesses) });
         let mut cpu = Cpu {
             regs: [0; 18],
             flags: Flags::from_rflags(rflags::ONE),
@@ -189,6 +193,10 @@ impl Engine for SoftEngine {
 
     fn set_extint(&self, level: bool) {
         self.fabric.set_extint(level);
+    }
+
+    fn exits(&self) -> Vec<(&'static str, u64)> {
+        self.accesses.list()
     }
 
     fn memory(&self) -> &GuestMemory {

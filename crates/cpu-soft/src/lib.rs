@@ -21,6 +21,7 @@
 //!
 //! Where to begin: `op.rs`, `cpu.rs`, then one family such as `int/`.
 
+mod accesses;
 pub mod apic;
 pub mod block;
 pub mod cpu;

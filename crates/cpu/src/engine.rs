@@ -111,7 +111,8 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
-    /// How often processors left the guest, by kind, where the engine counts that.
+    /// How often processors left the guest, by kind: how often they came to a device, for those in
+    /// software.
     fn exits(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
