@@ -110,6 +110,7 @@ fn kvm_engine() -> Finding {
         ),
         Ok(speed) => {
             let soft = measured.soft;
+            let speed = if speed == 0 { "less than 1".to_owned() } else { speed.to_string() };
             found += &format!(
                 "; measured: {speed} million instructions a second, the software engine {soft}"
             );
