@@ -423,8 +423,9 @@ pub(crate) struct SetArgs {
 pub(crate) enum ForwardVerb {
     /// Forward to a machine: at once if it runs, and from its next start on
     ///
-    /// FORWARD is [tcp:|udp:][ADDRESS:]PORT:GUEST-PORT, or unix:/PATH:GUEST-PORT. Without an ADDRESS it
-    /// is this computer alone that gets in; PORT 0 takes one that is free.
+    /// FORWARD is PORT:GUEST-PORT or ADDRESS:PORT:GUEST-PORT, with tcp: or udp: before it if wanted, or
+    /// unix:/PATH:GUEST-PORT. Without an ADDRESS it is this computer alone that gets in; PORT 0 takes one
+    /// that is free.
     #[command(after_help = "Example:\n  riad forward add web tcp:8080:80")]
     Add {
         /// The machine's name
