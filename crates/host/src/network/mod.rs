@@ -6,20 +6,24 @@
 //! runs.
 
 mod forwards;
+mod policy;
 mod publish;
 mod status;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
-use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule};
+use riad_network::user::policy::{MOST_RULES, PolicyError, Refusal};
 use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
+pub use policy::{Counts, RuleChange};
 pub use publish::Publish;
 pub use riad_network::user::Listen;
+pub use riad_network::user::policy::{HostAccess, Rule, Verdict};
 pub use status::{ForwardStatus, NetworkStatus};
 
 use crate::Error;
@@ -43,6 +47,26 @@ pub enum NetworkError {
         "ports can be forwarded on the network 'user' only, and this machine's is '{0}': there, whoever is on the network reaches the guest's own address"
     )]
     NoForwards(String),
+    /// There is nobody to rule.
+    #[error(
+        "rules hold on the network 'user' only, and this machine's is '{0}'; on a tap device or a bridge, it is this computer's firewall that says who is reached"
+    )]
+    NoRules(String),
+    /// There is no such rule.
+    #[error(
+        "there is no rule {number}: there are {count}, and `riad net policy {name}` lists them"
+    )]
+    NoSuchRule {
+        /// The number that was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// The machine.
+        name: String,
+    },
+    /// There are too many.
+    #[error("there are {MOST_RULES} rules already, which is the most: remove one first")]
+    TooManyRules,
 }
 
 /// What a machine's network card is plugged into.
@@ -76,7 +100,9 @@ pub enum Network {
 pub struct Rules {
     /// Services on this computer's loopback.
     pub host: HostAccess,
-    /// The first that matches counts.
+    /// What is true of whom no rule speaks of.
+    pub default: Verdict,
+    /// The first that matches counts. At most [`MOST_RULES`].
     pub rules: Vec<Rule>,
 }
 
@@ -97,7 +123,8 @@ pub struct Settings {
 /// A network that a machine can be plugged into.
 #[derive(Debug)]
 pub(crate) struct Plug {
-    pub(crate) network: Network,
+    /// Its rules change while the machine runs, and nothing else of it.
+    network: Mutex<Network>,
     /// What the machine gets; nothing without a network.
     pub(crate) cable: Option<Cable>,
     /// Steers the network `user`.
@@ -118,26 +145,27 @@ impl Network {
         publish: &[Publish],
     ) -> Result<Plug, NetworkError> {
         let mac = mac(identity);
-        let (mut cable, mut control, mut settings) = (None, None, Settings::default());
-        match self {
-            Self::None => {}
-            Self::User(Rules { host, rules }) => {
-                let usual = user::Config::new(mac);
-                let policy = Policy { host: host.clone(), rules: rules.clone(), ..usual.policy };
-                let hostname = hostname.map(str::to_owned);
-                let config = user::Config { hostname, policy, ..usual };
+        let (mut control, mut settings) = (None, Settings::default());
+        let cable = match self {
+            Self::None => None,
+            Self::User(rules) => {
+                let (hostname, policy) = (hostname.map(str::to_owned), rules.policy());
+                let config = user::Config { hostname, policy, ..user::Config::new(mac) };
                 settings = Settings::of(&config);
                 let (network, handle) = UserNetwork::new(config).map_err(NetworkError::Host)?;
-                (cable, control) = (Some(Cable::new(network)), Some(handle));
+                control = Some(handle);
+                Some(Cable::new(network))
             }
             Self::Tap { name, own } => {
-                (cable, settings) = (Some(Cable::new(Tap::open(name, mac)?)), own.clone());
+                settings = own.clone();
+                Some(Cable::new(Tap::open(name, mac)?))
             }
             Self::Bridge { name, own } => {
-                (cable, settings) = (Some(Cable::new(Tap::on_bridge(name, mac)?)), own.clone());
+                settings = own.clone();
+                Some(Cable::new(Tap::on_bridge(name, mac)?))
             }
-        }
-        let plug = Plug { network: self.clone(), cable, control, settings };
+        };
+        let plug = Plug { network: Mutex::new(self.clone()), cable, control, settings };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -158,8 +186,29 @@ impl Network {
 impl Plug {
     /// The handle on a network that forwards.
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
-        let none = || NetworkError::NoForwards(self.network.to_string());
+        let none = || NetworkError::NoForwards(self.network().to_string());
         self.control.as_ref().ok_or_else(none)
+    }
+
+    /// What the card is plugged into, with the rules that hold now.
+    pub(crate) fn network(&self) -> Network {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has other rules hold from now on: what they do not let through is cut off.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoRules`].
+    pub(crate) fn rule(&self, rules: &Rules) -> Result<(), NetworkError> {
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *network, &self.control) {
+            (Network::User(now), Some(control)) => {
+                control.set_policy(rules.policy());
+                now.clone_from(rules);
+                Ok(())
+            }
+            (other, _) => Err(NetworkError::NoRules(other.to_string())),
+        }
     }
 
     /// Words for the kernel's command line, with which the guest's agent sets the card up.
@@ -274,6 +323,12 @@ impl Settings {
 }
 
 impl Rules {
+    /// The same, as the network takes it.
+    fn policy(&self) -> Policy {
+        let Self { host, default, rules } = self.clone();
+        Policy { default, rules, host }
+    }
+
     /// Reads `KEY=VALUE` as users write it.
     fn read(&mut self, word: &str) -> Result<(), String> {
         match word.split_once('=') {
@@ -288,11 +343,15 @@ impl Rules {
                     HostAccess::Refused => self.host = HostAccess::Ports(vec![port]),
                 }
             }
+            Some(("default", verdict)) => self.default = verdict.parse()?,
+            Some(("allow" | "deny", _)) if self.rules.len() >= MOST_RULES => {
+                return Err(NetworkError::TooManyRules.to_string());
+            }
             Some((verdict @ ("allow" | "deny"), whom)) => {
                 let rule = format!("{verdict} {whom}").parse();
                 self.rules.push(rule.map_err(|error: PolicyError| error.to_string())?);
             }
-            _ => return Err(format!("'{word}' is none of host=, allow= and deny=")),
+            _ => return Err(format!("'{word}' is none of host=, default=, allow= and deny=")),
         }
         Ok(())
     }
@@ -306,6 +365,9 @@ impl Rules {
             HostAccess::Ports(ports) => {
                 ports.iter().for_each(|port| text.push_str(&format!(",host={port}")));
             }
+        }
+        if self.default != Verdict::default() {
+            text.push_str(&format!(",default={}", self.default));
         }
         for rule in &self.rules {
             text.push_str(&format!(",{}", rule.to_string().replacen(' ', "=", 1)));

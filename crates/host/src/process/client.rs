@@ -256,6 +256,14 @@ impl Connection {
         self.ask(&Order::Unforward { id }).map(drop)
     }
 
+    /// Has the rules hold that the machine's folder has for its network.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub(crate) fn policy(mut self) -> Result<(), MachineError> {
+        self.ask(&Order::Policy).map(drop)
+    }
+
     /// A connection to the agent in the guest.
     fn session(mut self) -> Result<OwnedFd, MachineError> {
         let sent = self.send(&Order::Session);

@@ -49,6 +49,8 @@ pub enum Order {
         /// Its number.
         id: u32,
     },
+    /// Has the rules hold that the folder has for the network `user`. Since version 3.
+    Policy,
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
     /// Says what the machine uses: [`Vitals`](super::Vitals) come back. Since version 2.
@@ -95,7 +97,8 @@ impl Order {
             Self::GrowDisk { .. }
             | Self::Network
             | Self::Forward { .. }
-            | Self::Unforward { .. } => 3,
+            | Self::Unforward { .. }
+            | Self::Policy => 3,
         }
     }
 

@@ -10,6 +10,7 @@ fn orders_are_what_they_were() {
         Order::Console,
         Order::Events,
         Order::Stats,
+        Order::Policy,
         Order::Grow { size: u64::MAX },
         Order::Provision { scripts: vec!["a.sh".to_owned()] },
     ] {

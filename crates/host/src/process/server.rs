@@ -19,7 +19,7 @@ use super::grow;
 use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
-use crate::network::{ForwardStatus, NetworkStatus, Plug, Publish};
+use crate::network::{ForwardStatus, Network, NetworkError, NetworkStatus, Plug, Publish};
 
 /// Connections at once; more are refused.
 const MOST: usize = 256;
@@ -111,6 +111,7 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         },
         Order::Forward { forward } => add_forward(shared, stream, forward),
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
+        Order::Policy => say(stream, &policy(shared)),
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
@@ -166,6 +167,23 @@ fn remove_forward(shared: &Shared, id: u32) -> Reply {
     });
     match removed {
         Ok(forward) => Reply::Ok(serde_json::to_value(forward).unwrap_or_default()),
+        Err(error) => Reply::Error(error.to_string()),
+    }
+}
+
+/// What is kept for the machine's starts is what holds: so the two cannot differ, however long it is.
+fn policy(shared: &Shared) -> Reply {
+    let Some(plug) = shared.plug() else { return Reply::Error(NO_NETWORK.to_owned()) };
+    let network = match shared.folder().config() {
+        Ok(config) => config.network,
+        Err(error) => return Reply::Error(error.to_string()),
+    };
+    let ruled = match &network {
+        Network::User(rules) => plug.rule(rules),
+        other => Err(NetworkError::NoRules(other.to_string())),
+    };
+    match ruled {
+        Ok(()) => Reply::Ok(serde_json::Value::Null),
         Err(error) => Reply::Error(error.to_string()),
     }
 }

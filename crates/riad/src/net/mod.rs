@@ -1,0 +1,21 @@
+//! `riad net`: what goes over machines' networks.
+
+mod policy;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::args::Format;
+use crate::report::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetVerb {
+    Policy(policy::PolicyArgs),
+}
+
+pub(crate) fn net(verb: NetVerb, format: Option<Format>) -> Result<ExitCode, Failure> {
+    match verb {
+        NetVerb::Policy(args) => policy::policy(args, format),
+    }
+}
