@@ -54,6 +54,7 @@ fn verbs_names_and_values_are_completed() {
         ("riad net policy d", &["db", "dev"]),
         ("riad net policy dev d", &["default", "deny"]),
         ("riad net policy dev rm ", &[]),
+        ("riad net capture w", &["web"]),
         ("riad create dev --net-d", &["--net-default"]),
         ("riad v", &[]),
         ("riad nosuch --x ", &[]),

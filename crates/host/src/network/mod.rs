@@ -6,6 +6,7 @@
 //! runs.
 
 mod forwards;
+mod instruments;
 mod policy;
 mod publish;
 mod status;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use riad_network::capture::CaptureError;
 use riad_network::user::policy::{MOST_RULES, PolicyError, Refusal};
 use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
@@ -28,6 +30,7 @@ pub use status::{ForwardStatus, NetworkStatus};
 
 use crate::Error;
 use crate::machines::new_id;
+use instruments::Instruments;
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,14 @@ pub enum NetworkError {
     /// There are too many.
     #[error("there are {MOST_RULES} rules already, which is the most: remove one first")]
     TooManyRules,
+    /// There is nothing to be looked at.
+    #[error(
+        "it has no network card, so nothing goes over it: `riad set NAME --net user` has one from the next start on"
+    )]
+    NoCard,
+    /// A capture that cannot be had.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 /// What a machine's network card is plugged into.
@@ -129,6 +140,8 @@ pub(crate) struct Plug {
     pub(crate) cable: Option<Cable>,
     /// Steers the network `user`.
     pub(crate) control: Option<Control>,
+    /// What is on the cable.
+    instruments: Option<Instruments>,
     pub(crate) settings: Settings,
 }
 
@@ -146,7 +159,7 @@ impl Network {
     ) -> Result<Plug, NetworkError> {
         let mac = mac(identity);
         let (mut control, mut settings) = (None, Settings::default());
-        let cable = match self {
+        let laid = match self {
             Self::None => None,
             Self::User(rules) => {
                 let (hostname, policy) = (hostname.map(str::to_owned), rules.policy());
@@ -154,18 +167,20 @@ impl Network {
                 settings = Settings::of(&config);
                 let (network, handle) = UserNetwork::new(config).map_err(NetworkError::Host)?;
                 control = Some(handle);
-                Some(Cable::new(network))
+                Some(Instruments::on(network))
             }
             Self::Tap { name, own } => {
                 settings = own.clone();
-                Some(Cable::new(Tap::open(name, mac)?))
+                Some(Instruments::on(Tap::open(name, mac)?))
             }
             Self::Bridge { name, own } => {
                 settings = own.clone();
-                Some(Cable::new(Tap::on_bridge(name, mac)?))
+                Some(Instruments::on(Tap::on_bridge(name, mac)?))
             }
         };
-        let plug = Plug { network: Mutex::new(self.clone()), cable, control, settings };
+        let (cable, instruments) = laid.unzip();
+        let network = Mutex::new(self.clone());
+        let plug = Plug { network, cable, control, instruments, settings };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -188,6 +203,14 @@ impl Plug {
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
         let none = || NetworkError::NoForwards(self.network().to_string());
         self.control.as_ref().ok_or_else(none)
+    }
+
+    /// What is on the cable.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoCard`].
+    pub(crate) fn instruments(&self) -> Result<&Instruments, NetworkError> {
+        self.instruments.as_ref().ok_or(NetworkError::NoCard)
     }
 
     /// What the card is plugged into, with the rules that hold now.

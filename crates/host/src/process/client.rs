@@ -11,6 +11,7 @@ use riad_agent::client::{
 use riad_agent::protocol::Measures;
 use rustix::fs::{Mode, OFlags};
 
+use super::capture::Capturing;
 use super::control::{Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
@@ -108,10 +109,27 @@ impl Connection {
     }
 
     fn ask(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
+        let line = self.answer(order)?;
+        self.reply(&line)
+    }
+
+    /// The same, of what is often refused, for reasons that need no more looking into.
+    fn ask_leave(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
+        let line = self.answer(order)?;
+        match Reply::parse(&line) {
+            Ok(Reply::Error(reason)) => {
+                Err(MachineError::Refused { name: self.folder.name().clone(), reason })
+            }
+            _ => self.reply(&line),
+        }
+    }
+
+    /// The line that comes back.
+    fn answer(&mut self, order: &Order) -> Result<Vec<u8>, MachineError> {
         if self.send(order).is_ok()
             && let Some(line) = self.line()?
         {
-            return self.reply(&line);
+            return Ok(line);
         }
         Err(self.gone()?)
     }
@@ -262,6 +280,16 @@ impl Connection {
     /// [`MachineError::Process`].
     pub(crate) fn policy(mut self) -> Result<(), MachineError> {
         self.ask(&Order::Policy).map(drop)
+    }
+
+    /// Captures what goes over the machine's cable.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub fn capture(mut self) -> Result<Capturing, MachineError> {
+        self.ask_leave(&Order::Capture)?;
+        let stream = self.reader.get_ref().try_clone().map_err(|error| self.failed(error))?;
+        Ok(Capturing::new(self.folder.name().clone(), self.reader, stream))
     }
 
     /// A connection to the agent in the guest.

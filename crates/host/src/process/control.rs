@@ -51,6 +51,9 @@ pub enum Order {
     },
     /// Has the rules hold that the folder has for the network `user`. Since version 3.
     Policy,
+    /// Captures what goes over the cable: after the reply, a pcapng file comes out of the connection,
+    /// until whoever asked ends their side of it. Since version 3.
+    Capture,
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
     /// Says what the machine uses: [`Vitals`](super::Vitals) come back. Since version 2.
@@ -98,7 +101,8 @@ impl Order {
             | Self::Network
             | Self::Forward { .. }
             | Self::Unforward { .. }
-            | Self::Policy => 3,
+            | Self::Policy
+            | Self::Capture => 3,
         }
     }
 

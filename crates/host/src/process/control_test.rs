@@ -11,6 +11,7 @@ fn orders_are_what_they_were() {
         Order::Events,
         Order::Stats,
         Order::Policy,
+        Order::Capture,
         Order::Grow { size: u64::MAX },
         Order::Provision { scripts: vec!["a.sh".to_owned()] },
     ] {

@@ -112,6 +112,7 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         Order::Forward { forward } => add_forward(shared, stream, forward),
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
         Order::Policy => say(stream, &policy(shared)),
+        Order::Capture => capture(shared, stream, reader),
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
@@ -186,6 +187,35 @@ fn policy(shared: &Shared) -> Reply {
         Ok(()) => Reply::Ok(serde_json::Value::Null),
         Err(error) => Reply::Error(error.to_string()),
     }
+}
+
+/// Hands on what goes over the cable, until the other side of the connection is at its end: then what
+/// was taken so far, and how much was left out.
+fn capture(shared: &Shared, stream: &UnixStream, mut asked: impl Read) -> io::Result<()> {
+    let Some(plug) = shared.plug() else {
+        return say(stream, &Reply::Error(NO_NETWORK.to_owned()));
+    };
+    let started = plug.instruments().and_then(|on| Ok(on.capture.start()?));
+    let recording = match started {
+        Ok(recording) => Arc::new(recording),
+        Err(error) => return say(stream, &Reply::Error(error.to_string())),
+    };
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    let (writer, taken) = (stream.try_clone()?, Arc::clone(&recording));
+    let writing = riad_confine::spawn(Kind::Control, "capture", move || {
+        let mut blocks = Vec::new();
+        while taken.next(&mut blocks) {
+            if (&writer).write_all(&blocks).is_err() {
+                break;
+            }
+        }
+        let _ = writer.shutdown(std::net::Shutdown::Both);
+    })?;
+    // What is said is nothing; that it ends counts.
+    while let Ok(1..) = asked.read(&mut [0; 64]) {}
+    recording.stop();
+    let _ = writing.join();
+    Ok(())
 }
 
 fn ok(state: &RunState) -> Reply {

@@ -1,5 +1,6 @@
 //! `riad net`: what goes over machines' networks.
 
+mod capture;
 mod policy;
 
 use std::process::ExitCode;
@@ -12,10 +13,12 @@ use crate::report::Failure;
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetVerb {
     Policy(policy::PolicyArgs),
+    Capture(capture::CaptureArgs),
 }
 
 pub(crate) fn net(verb: NetVerb, format: Option<Format>) -> Result<ExitCode, Failure> {
     match verb {
         NetVerb::Policy(args) => policy::policy(args, format),
+        NetVerb::Capture(args) => capture::capture(args),
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::{end_to_end, run, shell, text};
 use crate::home::Home;
@@ -151,6 +152,23 @@ fn rules_captures_and_faults_come_and_go_while_a_machine_runs() {
     home.ok(&["net", "policy", "web", "rm", "1"]);
     home.ok(&["net", "policy", "web", "default", "deny"]);
     assert_eq!(fetch(), "hello from here\n");
+
+    // Who captures sees it.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.pcapng");
+    let arguments = ["net", "capture", "web", "--packets", "8", "-w", file.to_str().unwrap()];
+    let mut capture = home.command(&arguments).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while capture.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "nothing was captured");
+        fetch();
+    }
+    let said = text(&capture.wait_with_output().unwrap().stderr);
+    assert!(said.contains("8 frames captured"), "{said}");
+    let captured = std::fs::read(&file).unwrap();
+    assert!(captured.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    let hello = b"hello from here\n";
+    assert!(captured.windows(hello.len()).any(|bytes| bytes == hello));
 
     let events = home.ok(&["events", "web"]);
     assert!(events.contains("net set from"), "{events}");
