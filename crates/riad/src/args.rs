@@ -108,7 +108,7 @@ pub(crate) enum Verb {
     /// Forwards: what of a machine can be reached from this computer
     #[command(subcommand)]
     Forward(ForwardVerb),
-    /// What goes over a machine's network: whom it reaches, what is captured
+    /// What goes over a machine's network: whom it reaches, what is captured, how it misbehaves
     #[command(subcommand)]
     Net(crate::net::NetVerb),
     Why(OneArgs),

@@ -55,6 +55,7 @@ fn verbs_names_and_values_are_completed() {
         ("riad net policy dev d", &["default", "deny"]),
         ("riad net policy dev rm ", &[]),
         ("riad net capture w", &["web"]),
+        ("riad net fault dev --c", &["--clear", "--cut"]),
         ("riad create dev --net-d", &["--net-default"]),
         ("riad v", &[]),
         ("riad nosuch --x ", &[]),

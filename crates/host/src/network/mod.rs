@@ -5,6 +5,7 @@
 //! [plugged in](Network::plug), so that a machine's process can give that leave up before its guest
 //! runs.
 
+mod faults;
 mod forwards;
 mod instruments;
 mod policy;
@@ -22,6 +23,7 @@ use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
+pub use faults::{CableFaults, parse_loss, parse_rate, parse_time};
 pub use policy::{Counts, RuleChange};
 pub use publish::Publish;
 pub use riad_network::user::Listen;

@@ -16,7 +16,7 @@ use super::control::{Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
 use crate::machines::{DiskName, Folder, MachineError, Phase, RunState, SOCKET, State};
-use crate::network::{ForwardStatus, NetworkStatus, Publish};
+use crate::network::{CableFaults, ForwardStatus, NetworkStatus, Publish};
 use crate::{Command, Error, printable};
 
 /// How long a process that is about to be gone is given.
@@ -290,6 +290,15 @@ impl Connection {
         self.ask_leave(&Order::Capture)?;
         let stream = self.reader.get_ref().try_clone().map_err(|error| self.failed(error))?;
         Ok(Capturing::new(self.folder.name().clone(), self.reader, stream))
+    }
+
+    /// What the machine's cable does to frames; from now on, what is to be `set`.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub(crate) fn fault(mut self, set: Option<CableFaults>) -> Result<CableFaults, MachineError> {
+        let value = self.ask_leave(&Order::Fault { set })?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
     }
 
     /// A connection to the agent in the guest.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Publish;
+use crate::network::{CableFaults, Publish};
 
 /// The version of the protocol that this build speaks. A request says the version that brought it
 /// ([`Order::since`]), so that a process of an older Riad obeys what it knows.
@@ -54,6 +54,12 @@ pub enum Order {
     /// Captures what goes over the cable: after the reply, a pcapng file comes out of the connection,
     /// until whoever asked ends their side of it. Since version 3.
     Capture,
+    /// What the cable does to frames: a [`CableFaults`] comes back. Since version 3.
+    Fault {
+        /// What it is to do from now on; nothing is changed without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set: Option<CableFaults>,
+    },
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
     /// Says what the machine uses: [`Vitals`](super::Vitals) come back. Since version 2.
@@ -102,7 +108,8 @@ impl Order {
             | Self::Forward { .. }
             | Self::Unforward { .. }
             | Self::Policy
-            | Self::Capture => 3,
+            | Self::Capture
+            | Self::Fault { .. } => 3,
         }
     }
 

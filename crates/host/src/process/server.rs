@@ -19,7 +19,9 @@ use super::grow;
 use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
-use crate::network::{ForwardStatus, Network, NetworkError, NetworkStatus, Plug, Publish};
+use crate::network::{
+    CableFaults, ForwardStatus, Network, NetworkError, NetworkStatus, Plug, Publish,
+};
 
 /// Connections at once; more are refused.
 const MOST: usize = 256;
@@ -112,6 +114,7 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         Order::Forward { forward } => add_forward(shared, stream, forward),
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
         Order::Policy => say(stream, &policy(shared)),
+        Order::Fault { set } => say(stream, &fault(shared, set)),
         Order::Capture => capture(shared, stream, reader),
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
@@ -187,6 +190,15 @@ fn policy(shared: &Shared) -> Reply {
         Ok(()) => Reply::Ok(serde_json::Value::Null),
         Err(error) => Reply::Error(error.to_string()),
     }
+}
+
+fn fault(shared: &Shared, set: Option<CableFaults>) -> Reply {
+    let Some(plug) = shared.plug() else { return Reply::Error(NO_NETWORK.to_owned()) };
+    let on = match plug.instruments() {
+        Ok(instruments) => instruments.fault(set),
+        Err(error) => return Reply::Error(error.to_string()),
+    };
+    Reply::Ok(serde_json::to_value(on).unwrap_or_default())
 }
 
 /// Hands on what goes over the cable, until the other side of the connection is at its end: then what

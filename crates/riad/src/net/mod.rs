@@ -1,6 +1,7 @@
 //! `riad net`: what goes over machines' networks.
 
 mod capture;
+mod fault;
 mod policy;
 
 use std::process::ExitCode;
@@ -14,11 +15,13 @@ use crate::report::Failure;
 pub(crate) enum NetVerb {
     Policy(policy::PolicyArgs),
     Capture(capture::CaptureArgs),
+    Fault(fault::FaultArgs),
 }
 
 pub(crate) fn net(verb: NetVerb, format: Option<Format>) -> Result<ExitCode, Failure> {
     match verb {
         NetVerb::Policy(args) => policy::policy(args, format),
         NetVerb::Capture(args) => capture::capture(args),
+        NetVerb::Fault(args) => fault::fault(args, format),
     }
 }

@@ -170,11 +170,26 @@ fn rules_captures_and_faults_come_and_go_while_a_machine_runs() {
     let hello = b"hello from here\n";
     assert!(captured.windows(hello.len()).any(|bytes| bytes == hello));
 
+    // A cable that is slow, one that is cut, and one that is as it was.
+    home.ok(&["net", "fault", "web", "--delay", "400ms"]);
+    let pinged = home.ok(&["exec", "web", "--", "ping", "-c", "1", "10.213.47.1"]);
+    let time = pinged.split("time=").nth(1).and_then(|rest| rest.split(' ').next());
+    // There and back.
+    assert!(time.unwrap().parse::<f64>().unwrap() >= 800.0, "{pinged}");
+    assert_eq!(fetch(), "hello from here\n");
+    home.ok(&["net", "fault", "web", "--cut"]);
+    assert_eq!(home.json(&["net", "fault", "web"])["cut"], true);
+    assert_eq!(fetch(), "");
+    home.ok(&["net", "fault", "web", "--clear"]);
+    assert_eq!(fetch(), "hello from here\n");
     let events = home.ok(&["events", "web"]);
-    assert!(events.contains("net set from"), "{events}");
+    for event in ["faults set from none to delay 400ms", "net set from", "from cut to none"] {
+        assert!(events.contains(event), "{events}");
+    }
 
-    // Rules are kept.
+    // Rules are kept; faults are not.
     home.ok(&["restart", "web"]);
     assert_eq!(policy()["default"], "deny");
+    assert_eq!(home.ok(&["net", "fault", "web"]), "none\n");
     assert_eq!(fetch(), "hello from here\n");
 }
