@@ -2,47 +2,45 @@
 //! (draft-ietf-opsawg-pcapng).
 //!
 //! [`Captured`] sits at a link and looks at each frame as it goes by. While nobody captures it costs
-//! a look at a flag. While somebody does, frames are written through a buffer in the card's thread; an
-//! error of the file's ends the capture, and nothing else.
+//! a look at a flag. While somebody does, the card's thread puts frames into memory, and whoever
+//! captures takes them out from there ([`Recording`]): a reader that is slow makes neither the guest
+//! wait nor memory grow. What there is no room for is left out of the capture, and counted.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::link::{Accepts, Link, MAX_FRAME, Mac, Offload, now};
 
-/// Blocks of the format (sections 4.1 to 4.3).
+/// Captures of a link at a time.
+pub const MOST_CAPTURES: usize = 4;
+/// Bytes that wait to be taken, of each capture. As many again are with whoever took them last.
+pub const MOST_WAITING: usize = 8 << 20;
+
+/// Blocks of the format (sections 4.1 to 4.3 and 4.6).
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const PACKET: u32 = 6;
+const STATISTICS: u32 = 5;
 /// How the reader finds the byte order.
 const MAGIC: u32 = 0x1a2b_3c4d;
 /// Ethernet.
 const LINK_TYPE: u16 = 1;
-/// Options: end, the program (section header), time's resolution (interface), direction (packet).
+/// Options: end, the program (section header), time's resolution (interface), direction (packet),
+/// and of the statistics, frames that went by and those of them that were left out.
 const END: u16 = 0;
 const PROGRAM: u16 = 4;
 const RESOLUTION: u16 = 9;
 const FLAGS: u16 = 2;
+const RECEIVED: u16 = 4;
+const DROPPED: u16 = 5;
 /// Directions, as the guest sees them.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// A capture that goes on.
-#[derive(Debug)]
-struct Writer {
-    file: BufWriter<File>,
-    /// Bytes that may still be written.
-    left: u64,
-    /// The host's clock when monotonic time was zero.
-    epoch: Duration,
-    frames: u64,
-}
-
-/// Starts and stops captures of a link; for any thread.
+/// Starts captures of a link; for any thread.
 #[derive(Debug, Clone, Default)]
 pub struct Capture {
     shared: Arc<Shared>,
@@ -50,40 +48,65 @@ pub struct Capture {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// There are some.
     on: AtomicBool,
-    writer: Mutex<Option<Writer>>,
+    recordings: Mutex<Vec<Arc<Queue>>>,
 }
 
-/// Why a capture cannot go on.
+/// What waits to be taken.
+#[derive(Debug)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+    /// The host's clock when monotonic time was zero.
+    epoch: Duration,
+}
+
+struct Waiting {
+    /// Whole blocks.
+    blocks: Vec<u8>,
+    /// Frames that went by, and of them those that there was no room for.
+    frames: u64,
+    dropped: u64,
+    /// No more frames are wanted.
+    stopped: bool,
+    /// The last block is written.
+    ended: bool,
+}
+
+/// A capture that goes on. Dropping it ends it.
+#[derive(Debug)]
+pub struct Recording {
+    capture: Capture,
+    queue: Arc<Queue>,
+}
+
+/// Why a capture cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("the capture cannot be written: {0}; what was captured so far is whole")]
-pub struct CaptureError(#[from] io::Error);
+#[error("{MOST_CAPTURES} captures of this card go on already, which is the most: end one first")]
+pub struct CaptureError;
 
 impl Capture {
-    /// Captures to a file, at most `most` bytes of it; instead of the capture before, if there is one.
+    /// Captures from now on.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn start(&self, file: File, most: u64) -> Result<(), CaptureError> {
+    /// When there are [`MOST_CAPTURES`].
+    pub fn start(&self) -> Result<Recording, CaptureError> {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = epoch.saturating_sub(now());
-        let mut writer = Writer { file: BufWriter::new(file), left: most, epoch, frames: 0 };
-        writer.begin()?;
-        *self.writer() = Some(writer);
+        let mut blocks = Vec::new();
+        begin(&mut blocks);
+        let waiting = Waiting { blocks, frames: 0, dropped: 0, stopped: false, ended: false };
+        let queue = Queue { waiting: Mutex::new(waiting), more: Condvar::new(), epoch };
+        let queue = Arc::new(queue);
+        let mut recordings = self.recordings();
+        if recordings.len() >= MOST_CAPTURES {
+            return Err(CaptureError);
+        }
+        recordings.push(Arc::clone(&queue));
         self.shared.on.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Ends the capture; how many frames are in it. `None` when there was none, or when it had ended
-    /// by itself because its file was full.
-    ///
-    /// # Errors
-    /// When the end of the file cannot be written.
-    pub fn stop(&self) -> Result<Option<u64>, CaptureError> {
-        self.shared.on.store(false, Ordering::Release);
-        let Some(mut writer) = self.writer().take() else { return Ok(None) };
-        writer.file.flush()?;
-        Ok(Some(writer.frames))
+        drop(recordings);
+        Ok(Recording { capture: self.clone(), queue })
     }
 
     /// Whether frames are being captured.
@@ -92,59 +115,120 @@ impl Capture {
         self.shared.on.load(Ordering::Acquire)
     }
 
-    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recordings(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
+        self.shared.recordings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn frame(&self, direction: u32, offload: &Offload, frame: &[u8]) {
-        let mut slot = self.writer();
-        let Some(writer) = slot.as_mut() else { return };
-        match writer.packet(direction, offload, frame) {
-            Ok(true) => {}
-            Ok(false) => {
-                let _ = writer.file.flush();
-                self.shared.on.store(false, Ordering::Release);
-                *slot = None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a capture ends: its file cannot be written");
-                self.shared.on.store(false, Ordering::Release);
-                *slot = None;
-            }
+        for queue in self.recordings().iter() {
+            queue.put(direction, offload, frame);
         }
     }
 }
 
-impl Writer {
-    /// The section's header, and the one interface.
-    fn begin(&mut self) -> io::Result<()> {
-        let mut body = Vec::new();
+impl Recording {
+    /// Waits for the next blocks, and has them in place of what is in `blocks`, whose memory is used
+    /// again. The first of all are the file's header; the last, once it was [stopped](Self::stop), says how
+    /// many frames were left out. Returns whether there are any: after the last, there are none.
+    #[must_use]
+    pub fn next(&self, blocks: &mut Vec<u8>) -> bool {
+        blocks.clear();
+        let waits = |waiting: &mut Waiting| waiting.blocks.is_empty() && !waiting.stopped;
+        let waiting = self.queue.more.wait_while(self.queue.waiting(), waits);
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        if waiting.stopped && !std::mem::replace(&mut waiting.ended, true) {
+            let (time, frames, dropped) = (self.queue.time(), waiting.frames, waiting.dropped);
+            end(&mut waiting.blocks, time, frames, dropped);
+        }
+        std::mem::swap(&mut waiting.blocks, blocks);
+        !blocks.is_empty()
+    }
+
+    /// Takes no more frames. What was taken can still be had.
+    pub fn stop(&self) {
+        let mut recordings = self.capture.recordings();
+        recordings.retain(|other| !Arc::ptr_eq(other, &self.queue));
+        self.capture.shared.on.store(!recordings.is_empty(), Ordering::Release);
+        drop(recordings);
+        self.queue.waiting().stopped = true;
+        self.queue.more.notify_all();
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blocks, frames, dropped, .. } = self;
+        f.debug_struct("Waiting")
+            .field("bytes", &blocks.len())
+            .field("frames", frames)
+            .field("dropped", dropped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host's clock, nanoseconds.
+    fn time(&self) -> u64 {
+        (self.epoch + now()).as_nanos() as u64
+    }
+
+    fn put(&self, direction: u32, offload: &Offload, frame: &[u8]) {
+        let mut waiting = self.waiting();
+        waiting.frames += 1;
+        if waiting.blocks.len() + block_size(frame) > MOST_WAITING {
+            waiting.dropped += 1;
+            return;
+        }
+        let was_empty = waiting.blocks.is_empty();
+        packet(&mut waiting.blocks, self.time(), direction, offload, frame);
+        drop(waiting);
+        if was_empty {
+            self.more.notify_one();
+        }
+    }
+}
+
+/// The section's header, and the one interface.
+fn begin(out: &mut Vec<u8>) {
+    block(out, SECTION, |body| {
         body.extend(MAGIC.to_le_bytes());
         body.extend([1, 0, 0, 0]);
         // How long the section is: not known.
         body.extend(u64::MAX.to_le_bytes());
-        option(&mut body, PROGRAM, b"riad");
-        option(&mut body, END, &[]);
-        self.block(SECTION, &body)?;
-        body.clear();
+        option(body, PROGRAM, b"riad");
+        option(body, END, &[]);
+    });
+    block(out, INTERFACE, |body| {
         body.extend(LINK_TYPE.to_le_bytes());
         body.extend([0; 2]);
         body.extend((MAX_FRAME as u32).to_le_bytes());
         // Nanoseconds.
-        option(&mut body, RESOLUTION, &[9]);
-        option(&mut body, END, &[]);
-        self.block(INTERFACE, &body)?;
-        self.file.flush()
-    }
+        option(body, RESOLUTION, &[9]);
+        option(body, END, &[]);
+    });
+}
 
-    /// A frame; whether there is room for more.
-    fn packet(&mut self, direction: u32, offload: &Offload, frame: &[u8]) -> io::Result<bool> {
-        let len = frame.len().min(MAX_FRAME);
-        let mut body = Vec::with_capacity(64 + len);
-        let time = (self.epoch + now()).as_nanos() as u64;
+/// Bytes of a frame's block, at most.
+fn block_size(frame: &[u8]) -> usize {
+    frame.len().min(MAX_FRAME) + 64
+}
+
+/// A frame.
+fn packet(out: &mut Vec<u8>, time: u64, direction: u32, offload: &Offload, frame: &[u8]) {
+    let len = frame.len().min(MAX_FRAME);
+    block(out, PACKET, |body| {
         body.extend([0; 4]);
-        body.extend(((time >> 32) as u32).to_le_bytes());
-        body.extend((time as u32).to_le_bytes());
+        put_time(body, time);
         body.extend((len as u32).to_le_bytes());
         body.extend((frame.len() as u32).to_le_bytes());
         let start = body.len();
@@ -158,31 +242,45 @@ impl Writer {
             let sum = !smoltcp::wire::checksum::data(&body[from..]);
             body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
-        body.resize(body.len().next_multiple_of(4), 0);
-        option(&mut body, FLAGS, &direction.to_le_bytes());
-        option(&mut body, END, &[]);
-        let size = body.len() as u64 + 12;
-        let Some(left) = self.left.checked_sub(size) else { return Ok(false) };
-        self.left = left;
-        self.frames += 1;
-        self.block(PACKET, &body)?;
-        Ok(true)
-    }
-
-    fn block(&mut self, kind: u32, body: &[u8]) -> io::Result<()> {
-        let len = (body.len() as u32 + 12).to_le_bytes();
-        self.file.write_all(&kind.to_le_bytes())?;
-        self.file.write_all(&len)?;
-        self.file.write_all(body)?;
-        self.file.write_all(&len)
-    }
+        body.resize(start + len.next_multiple_of(4), 0);
+        option(body, FLAGS, &direction.to_le_bytes());
+        option(body, END, &[]);
+    });
 }
 
+/// What there is to say of the interface when the capture is over.
+fn end(out: &mut Vec<u8>, time: u64, frames: u64, dropped: u64) {
+    block(out, STATISTICS, |body| {
+        body.extend([0; 4]);
+        put_time(body, time);
+        option(body, RECEIVED, &frames.to_le_bytes());
+        option(body, DROPPED, &dropped.to_le_bytes());
+        option(body, END, &[]);
+    });
+}
+
+fn put_time(body: &mut Vec<u8>, time: u64) {
+    body.extend(((time >> 32) as u32).to_le_bytes());
+    body.extend((time as u32).to_le_bytes());
+}
+
+/// A block, whose body is written right behind what there is.
+fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend(kind.to_le_bytes());
+    out.extend([0; 4]);
+    body(out);
+    let len = ((out.len() - start + 4) as u32).to_le_bytes();
+    out[start + 4..start + 8].copy_from_slice(&len);
+    out.extend(len);
+}
+
+/// An option; what is before it ends at a multiple of four bytes.
 fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
     body.extend(code.to_le_bytes());
     body.extend((value.len() as u16).to_le_bytes());
     body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
+    body.extend(&[0; 4][..value.len().next_multiple_of(4) - value.len()]);
 }
 
 /// A link whose frames can be captured.

@@ -1,6 +1,9 @@
 //! A cable that misbehaves, for those who test what runs in machines: it delays, loses, throttles and
 //! cuts.
 //!
+//! A frame is what the card hands over: up to 64 KiB of a connection at once, where the guest leaves the
+//! cutting to others. So loss is of frames, and a guest whose frames are to be a wire's has a smaller MTU.
+//!
 //! What it does is a function of its seed and of the frames and times that it sees, so a test that
 //! fails fails again. While no fault is set, it is not in the way.
 
@@ -14,6 +17,8 @@ use crate::link::{Accepts, Link, MAX_FRAME, Mac, Offload};
 
 /// Bytes that are on their way, each way; what is more is lost, as in a router's queue.
 const MOST_BYTES: usize = 8 << 20;
+/// How long it can take until somebody sees that faults have changed, while frames are on their way.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What a cable does to frames, both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,13 +45,17 @@ pub struct FaultControl {
 struct Shared {
     /// There are faults, or frames on their way.
     on: AtomicBool,
+    /// They are others than they were.
+    changed: AtomicBool,
     faults: Mutex<Faults>,
 }
 
 impl FaultControl {
-    /// Has the cable do this from the next frame on.
+    /// Has the cable do this from now on. What is on its way arrives, or on a cable that is cut, does
+    /// not: nothing of what was true before holds up what comes.
     pub fn set(&self, faults: Faults) {
         *self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        self.shared.changed.store(true, Ordering::Release);
         self.shared.on.store(true, Ordering::Release);
     }
 
@@ -80,8 +89,8 @@ impl Lane {
         faults: &Faults,
         random: &mut Random,
         now: Duration,
-        offload: &Offload,
-        frame: &[u8],
+        offload: Offload,
+        frame: Vec<u8>,
     ) {
         let lost = random.below(1_000_000) < u64::from(faults.loss);
         let late = random.below(1_000_000);
@@ -94,13 +103,23 @@ impl Lane {
         let last = self.flying.back().map_or(Duration::ZERO, |flying| flying.due);
         let due = (self.free + faults.delay + jitter).max(last);
         self.bytes += frame.len();
-        self.flying.push_back(Flying { due, offload: *offload, frame: frame.to_vec() });
+        self.flying.push_back(Flying { due, offload, frame });
     }
 
     fn take(&mut self, now: Duration) -> Option<Flying> {
         let flying = self.flying.pop_front_if(|flying| flying.due <= now)?;
         self.bytes -= flying.frame.len();
         Some(flying)
+    }
+
+    /// The faults are others than they were.
+    fn change(&mut self, faults: &Faults, now: Duration) {
+        self.free = now;
+        if faults.cut {
+            self.flying.clear();
+            self.bytes = 0;
+        }
+        self.flying.iter_mut().for_each(|flying| flying.due = flying.due.min(now));
     }
 
     fn due(&self) -> Option<Duration> {
@@ -128,6 +147,10 @@ pub struct Faulty<L> {
     control: FaultControl,
     random: Random,
     now: Duration,
+    /// From the guest since the last turn. A card that slept sends before it says how late it is, so it
+    /// is not known yet when these were sent.
+    sent: Vec<(Offload, Vec<u8>)>,
+    sent_bytes: usize,
     /// From the guest, and to it.
     out: Lane,
     back: Lane,
@@ -144,6 +167,8 @@ impl<L: Link> Faulty<L> {
             control: control.clone(),
             random: Random(seed | 1),
             now: Duration::ZERO,
+            sent: Vec::new(),
+            sent_bytes: 0,
             out: Lane::default(),
             back: Lane::default(),
             buffer: Vec::new(),
@@ -157,7 +182,12 @@ impl<L: Link> Faulty<L> {
             return None;
         }
         let faults = self.control.get();
-        let empty = self.out.flying.is_empty() && self.back.flying.is_empty();
+        if self.control.shared.changed.swap(false, Ordering::AcqRel) {
+            self.out.change(&faults, self.now);
+            self.back.change(&faults, self.now);
+        }
+        let lanes = self.out.flying.is_empty() && self.back.flying.is_empty();
+        let empty = lanes && self.sent.is_empty();
         if faults == Faults::default() && empty {
             self.control.shared.on.store(false, Ordering::Release);
             self.buffer = Vec::new();
@@ -173,12 +203,11 @@ impl<L: Link> Faulty<L> {
 
 impl<L: Link> Link for Faulty<L> {
     fn send(&mut self, offload: &Offload, frame: &[u8]) {
-        match self.faults() {
-            None => self.link.send(offload, frame),
-            Some(faults) => {
-                self.out.put(&faults, &mut self.random, self.now, offload, frame);
-                self.deliver();
-            }
+        if self.faults().is_none() {
+            self.link.send(offload, frame);
+        } else if self.out.bytes + self.sent_bytes + frame.len() <= MOST_BYTES {
+            self.sent_bytes += frame.len();
+            self.sent.push((*offload, frame.to_vec()));
         }
     }
 
@@ -188,8 +217,8 @@ impl<L: Link> Link for Faulty<L> {
         // What there is no room for stays where it is: a network that waits loses nothing.
         while self.back.bytes + MAX_FRAME <= MOST_BYTES {
             let Some((offload, len)) = self.link.receive(&mut self.buffer) else { break };
-            let next = self.buffer.get(..len).unwrap_or_default();
-            self.back.put(&faults, &mut self.random, self.now, &offload, next);
+            let next = self.buffer.get(..len).unwrap_or_default().to_vec();
+            self.back.put(&faults, &mut self.random, self.now, offload, next);
         }
         let Flying { offload, frame: next, .. } = self.back.take(self.now)?;
         frame.get_mut(..next.len())?.copy_from_slice(&next);
@@ -205,12 +234,22 @@ impl<L: Link> Link for Faulty<L> {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        [self.link.deadline(), self.out.due(), self.back.due()].into_iter().flatten().min()
+        let due = [self.out.due(), self.back.due()].into_iter().flatten().min();
+        let look = self.now + LOOK;
+        let due = due.map(|due| due.min(look)).or((!self.sent.is_empty()).then_some(look));
+        [self.link.deadline(), due].into_iter().flatten().min()
     }
 
     fn turn(&mut self, now: Duration) {
         self.now = now;
         self.link.turn(now);
+        // Has what was changed hold for what is on its way, too.
+        if let Some(faults) = self.faults() {
+            self.sent_bytes = 0;
+            for (offload, frame) in self.sent.drain(..) {
+                self.out.put(&faults, &mut self.random, now, offload, frame);
+            }
+        }
         self.deliver();
     }
 

@@ -89,5 +89,48 @@ fn what_is_on_its_way_is_bounded() {
     for _ in 0..1000 {
         link.send(&Offload::default(), &[0; 60_000]);
     }
+    assert!(link.sent_bytes <= MOST_BYTES);
+    link.turn(Duration::ZERO);
     assert!(link.out.bytes <= MOST_BYTES && link.out.flying.len() > 100);
+}
+
+#[test]
+fn what_changes_holds_for_what_is_on_its_way() {
+    let ms = Duration::from_millis;
+    let mut buffer = vec![0; MAX_FRAME];
+    for (cut, expected) in [(false, 5), (true, 0)] {
+        let (mut link, control) = Faulty::new(Mirror::default(), 1);
+        control.set(Faults { rate: 1, ..Faults::default() });
+        link.turn(ms(1));
+        for _ in 0..5 {
+            link.send(&Offload::default(), &[0; 1000]);
+        }
+        // It is looked again soon, and not when the frame is due.
+        assert!(link.deadline().unwrap() <= ms(1) + LOOK);
+        link.turn(ms(1));
+        control.set(Faults { cut, ..Faults::default() });
+        link.turn(ms(2));
+        let came = std::iter::from_fn(|| link.receive(&mut buffer)).count();
+        assert_eq!(came, expected);
+        control.set(Faults::default());
+        link.turn(ms(3));
+        link.send(&Offload::default(), &[0; 1000]);
+        assert!(link.receive(&mut buffer).is_some() && link.deadline().is_none());
+    }
+}
+
+#[test]
+fn what_a_card_sends_when_it_wakes_is_late_from_then_on() {
+    let ms = Duration::from_millis;
+    let (mut link, control) = Faulty::new(Mirror::default(), 1);
+    control.set(Faults { delay: ms(50), ..Faults::default() });
+    link.turn(ms(1));
+    // It slept for a second; then it sends, and then it says so.
+    link.send(&Offload::default(), &[0; 100]);
+    link.turn(ms(1000));
+    assert!(link.link.0.is_empty());
+    link.turn(ms(1049));
+    assert!(link.link.0.is_empty());
+    link.turn(ms(1050));
+    assert_eq!(link.link.0.len(), 1);
 }

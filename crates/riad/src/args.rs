@@ -12,10 +12,11 @@ use riad_host::images::ImageOptions;
 use riad_host::{ImageRef, Network, Publish, Size, SizeError};
 use riad_vmm::{CpuModel, EngineKind, MAX_CPUS, VmConfig};
 
-use crate::report::OWN_FAILURE;
+use crate::report::{Failure, OWN_FAILURE};
 
 mod disks;
 mod machines;
+mod rules;
 pub(crate) use disks::{
     DiskAttachArgs, DiskCreateArgs, DiskDetachArgs, DiskResizeArgs, DiskRmArgs, DiskVerb,
 };
@@ -24,6 +25,8 @@ pub(crate) use machines::{
     OneArgs, ProvisionArgs, SetArgs, ShellArgs, SomeArgs, SortBy, StartArgs, StatsArgs, StopArgs,
     TopArgs, TwoArgs, WaitArgs,
 };
+
+pub(crate) use rules::{RuleArgs, rule};
 
 /// Real operating systems in virtual machines: one binary, no root, no daemon.
 #[derive(Debug, Parser)]
@@ -105,6 +108,9 @@ pub(crate) enum Verb {
     /// Forwards: what of a machine can be reached from this computer
     #[command(subcommand)]
     Forward(ForwardVerb),
+    /// What goes over a machine's network: whom it reaches, what is captured, how it misbehaves
+    #[command(subcommand)]
+    Net(crate::net::NetVerb),
     Why(OneArgs),
     Set(SetArgs),
     /// Keep machines from being deleted
@@ -263,17 +269,27 @@ pub(crate) struct Networking {
     ///
     /// user is a network of the machine's own, which needs no rights. It reaches the world, and neither
     /// this computer's own services nor clouds' metadata; ",host=PORT" opens a port of this computer's
-    /// loopback as host.riad.internal, ",allow=RULE" and ",deny=RULE" say more (a RULE is an address, a
-    /// prefix, a name or any, with tcp, udp or icmp before it and :PORT behind it if wanted; the first
-    /// that matches counts). tap and bridge are of this computer; ",ip=ADDRESS/PREFIX",
+    /// loopback as host.riad.internal, ",allow=RULE", ",deny=RULE" and ",default=deny" say what --allow,
+    /// --deny and --net-default say too. tap and bridge are of this computer; ",ip=ADDRESS/PREFIX",
     /// ",gateway=ADDRESS" and ",dns=ADDRESS" set the machine's card up.
     #[arg(long = "net", value_name = "NETWORK", default_value = "user", value_parser = Network::from_str)]
-    pub(crate) net: Network,
+    net: Network,
+
+    #[command(flatten)]
+    rules: RuleArgs,
 
     /// Reach a port of the machine from here, as in 8080:80, udp:5353:53, tcp:0.0.0.0:8080:80 or
     /// unix:/PATH:80; may be given several times
     #[arg(short, long, value_name = "FORWARD", value_parser = Publish::from_str)]
     pub(crate) publish: Vec<Publish>,
+}
+
+impl Networking {
+    /// The network, with the rules that were given for it.
+    pub(crate) fn network(self) -> Result<(Network, Vec<Publish>), Failure> {
+        let Self { net, rules, publish } = self;
+        Ok((rules.of(net)?, publish))
+    }
 }
 
 /// Where the packages of an image come from.

@@ -144,8 +144,9 @@ fn candidates(
             waiting = (!is_whole).then_some(option);
         } else if !word.starts_with('-') {
             match command.find_subcommand(word) {
-                Some(sub) if positions == 0 => {
-                    command = sub;
+                // What comes before it, such as a machine's name, is there.
+                Some(sub) if positions == command.get_positionals().count() => {
+                    (command, positions) = (sub, 0);
                     path.push(word.as_str());
                 }
                 _ => positions += 1,
@@ -162,7 +163,7 @@ fn candidates(
         let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
         found.extend(shown.filter_map(Arg::get_long).map(|long| format!("--{long}")));
     } else {
-        if positions == 0 {
+        if positions == command.get_positionals().count() {
             let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
             found.extend(shown.map(|sub| sub.get_name().to_owned()));
         }

@@ -50,6 +50,13 @@ fn verbs_names_and_values_are_completed() {
         ("riad exec dev -- st", &[]),
         ("riad exec dev --wor", &["--workdir"]),
         ("riad completion f", &["fish"]),
+        ("riad net pol", &["policy"]),
+        ("riad net policy d", &["db", "dev"]),
+        ("riad net policy dev d", &["default", "deny"]),
+        ("riad net policy dev rm ", &[]),
+        ("riad net capture w", &["web"]),
+        ("riad net fault dev --c", &["--clear", "--cut"]),
+        ("riad create dev --net-d", &["--net-default"]),
         ("riad v", &[]),
         ("riad nosuch --x ", &[]),
     ] {

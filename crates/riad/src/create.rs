@@ -17,6 +17,7 @@ pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
     let CreateArgs { name, image, hardware, networking, disk, boot, fit, provision, sources } =
         args;
     let Hardware { cpus, memory, engine, cpu, code_cache } = hardware;
+    let (network, publish) = networking.network()?;
     let new = NewMachine {
         cpus: cpus.unwrap_or_else(|| default_cpus().min(engine.most_cpus())),
         memory: memory.0,
@@ -24,8 +25,8 @@ pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
         engine: (engine, code_cache.0),
         cpu,
         boot,
-        network: networking.net,
-        publish: networking.publish,
+        network,
+        publish,
         guest: guest_setup(fit)?,
         scripts: read_scripts(&provision)?,
     };

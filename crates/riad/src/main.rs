@@ -18,6 +18,7 @@ mod ip;
 mod logs;
 mod ls;
 mod make_image;
+mod net;
 mod provision;
 mod rename;
 mod report;
@@ -99,6 +100,7 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Ip(args) => ip::ip(args, format),
         Verb::SshConfig(args) => ssh_config::ssh_config(args),
         Verb::Forward(verb) => forward::forward(verb, format),
+        Verb::Net(verb) => net::net(verb, format),
         Verb::Why(args) => why::why(args, format),
         Verb::Set(args) => set::set(args, format),
         Verb::Protect(args) => set::protect(args, true),

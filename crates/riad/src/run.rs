@@ -7,7 +7,7 @@ use std::time::Instant;
 use riad_confine::Inherited;
 use riad_host::{ImageOptions, Machine, MachineOptions, Publish, Timings, default_cpus};
 
-use crate::args::{Format, Hardware, Networking, RunArgs};
+use crate::args::{Format, Hardware, RunArgs};
 use crate::report::{Failure, table};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -22,7 +22,7 @@ pub(crate) fn run(
     let RunArgs {
         image,
         hardware: Hardware { cpus, memory, engine, cpu, code_cache },
-        networking: Networking { net, publish },
+        networking,
         conditions,
         console,
         timings,
@@ -32,6 +32,7 @@ pub(crate) fn run(
         sources,
         command,
     } = args;
+    let (network, publish) = networking.network()?;
     let tty = terminal::is_interactive();
     let command = session::command(command, conditions, tty)?;
     let signals = Signals::watch()?;
@@ -47,7 +48,7 @@ pub(crate) fn run(
         kernel,
         initrd,
         append,
-        network: net,
+        network,
         publish,
         console: console.then(|| Box::new(io::stderr()) as _),
         notice: Box::new(terminal::notice),

@@ -1,6 +1,7 @@
 //! Signals: what Ctrl-C, a closed window and `kill` mean, by what riad is doing.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use riad_confine::Kind;
+use riad_host::process::Capturing;
 use riad_host::{ControlEvent, ControlSender};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
@@ -30,6 +32,9 @@ pub(crate) enum Doing {
     Waiting,
     /// Building an image, in a process of that number: there are files to clean up.
     Building(Option<u32>),
+    /// Capturing, in another process, which is told to end by this end of the connection to it; there
+    /// is something to be done then.
+    Capturing(Arc<UnixStream>),
     /// Running a command in a guest, on a terminal or on pipes.
     Session {
         /// Whom to tell.
@@ -135,8 +140,11 @@ impl Signals {
         let mut state = self.state();
         let doing = state.doing.clone();
         match doing {
-            Doing::Waiting | Doing::Building(_) if signal == SIGWINCH => {}
+            Doing::Waiting | Doing::Building(_) | Doing::Capturing(_) if signal == SIGWINCH => {}
             Doing::Waiting => leave(signal),
+            // Once more: whoever is to take what was captured does not.
+            Doing::Capturing(_) if interrupts.another(Instant::now()) > 1 => leave(signal),
+            Doing::Capturing(stream) => Capturing::stop(&stream),
             Doing::Building(process) => sweep_and_leave(signal, process),
             Doing::Session { control, tty } => match reaction(signal, tty, interrupts) {
                 Reaction::Tell(event) => tell(&control, event),

@@ -189,6 +189,14 @@ pub enum MachineError {
     /// The disk cannot be used.
     #[error(transparent)]
     Disk(#[from] riad_disk::Error),
+    /// The machine's process does not do what it was asked to, and says why.
+    #[error("machine '{name}': {reason}")]
+    Refused {
+        /// Its name.
+        name: Name,
+        /// Why not.
+        reason: String,
+    },
     /// The machine's process did not answer as it should.
     #[error(
         "the process of machine '{name}' did not answer: {reason}; `riad why {name}` may tell more"

@@ -5,25 +5,34 @@
 //! [plugged in](Network::plug), so that a machine's process can give that leave up before its guest
 //! runs.
 
+mod faults;
 mod forwards;
+mod instruments;
+mod policy;
 mod publish;
 mod status;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
-use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule};
+use riad_network::capture::CaptureError;
+use riad_network::user::policy::{MOST_RULES, PolicyError, Refusal};
 use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
+pub use faults::{CableFaults, parse_loss, parse_rate, parse_time};
+pub use policy::{Counts, RuleChange};
 pub use publish::Publish;
 pub use riad_network::user::Listen;
+pub use riad_network::user::policy::{HostAccess, Rule, Verdict};
 pub use status::{ForwardStatus, NetworkStatus};
 
 use crate::Error;
 use crate::machines::new_id;
+use instruments::Instruments;
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +52,34 @@ pub enum NetworkError {
         "ports can be forwarded on the network 'user' only, and this machine's is '{0}': there, whoever is on the network reaches the guest's own address"
     )]
     NoForwards(String),
+    /// There is nobody to rule.
+    #[error(
+        "rules hold on the network 'user' only, and this machine's is '{0}'; on a tap device or a bridge, it is this computer's firewall that says who is reached"
+    )]
+    NoRules(String),
+    /// There is no such rule.
+    #[error(
+        "there is no rule {number}: there are {count}, and `riad net policy {name}` lists them"
+    )]
+    NoSuchRule {
+        /// The number that was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// The machine.
+        name: String,
+    },
+    /// There are too many.
+    #[error("there are {MOST_RULES} rules already, which is the most: remove one first")]
+    TooManyRules,
+    /// There is nothing to be looked at.
+    #[error(
+        "it has no network card, so nothing goes over it: `riad set NAME --net user` has one from the next start on"
+    )]
+    NoCard,
+    /// A capture that cannot be had.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 /// What a machine's network card is plugged into.
@@ -76,7 +113,9 @@ pub enum Network {
 pub struct Rules {
     /// Services on this computer's loopback.
     pub host: HostAccess,
-    /// The first that matches counts.
+    /// What is true of whom no rule speaks of.
+    pub default: Verdict,
+    /// The first that matches counts. At most [`MOST_RULES`].
     pub rules: Vec<Rule>,
 }
 
@@ -97,11 +136,14 @@ pub struct Settings {
 /// A network that a machine can be plugged into.
 #[derive(Debug)]
 pub(crate) struct Plug {
-    pub(crate) network: Network,
+    /// Its rules change while the machine runs, and nothing else of it.
+    network: Mutex<Network>,
     /// What the machine gets; nothing without a network.
     pub(crate) cable: Option<Cable>,
     /// Steers the network `user`.
     pub(crate) control: Option<Control>,
+    /// What is on the cable.
+    instruments: Option<Instruments>,
     pub(crate) settings: Settings,
 }
 
@@ -118,26 +160,29 @@ impl Network {
         publish: &[Publish],
     ) -> Result<Plug, NetworkError> {
         let mac = mac(identity);
-        let (mut cable, mut control, mut settings) = (None, None, Settings::default());
-        match self {
-            Self::None => {}
-            Self::User(Rules { host, rules }) => {
-                let usual = user::Config::new(mac);
-                let policy = Policy { host: host.clone(), rules: rules.clone(), ..usual.policy };
-                let hostname = hostname.map(str::to_owned);
-                let config = user::Config { hostname, policy, ..usual };
+        let (mut control, mut settings) = (None, Settings::default());
+        let laid = match self {
+            Self::None => None,
+            Self::User(rules) => {
+                let (hostname, policy) = (hostname.map(str::to_owned), rules.policy());
+                let config = user::Config { hostname, policy, ..user::Config::new(mac) };
                 settings = Settings::of(&config);
                 let (network, handle) = UserNetwork::new(config).map_err(NetworkError::Host)?;
-                (cable, control) = (Some(Cable::new(network)), Some(handle));
+                control = Some(handle);
+                Some(Instruments::on(network))
             }
             Self::Tap { name, own } => {
-                (cable, settings) = (Some(Cable::new(Tap::open(name, mac)?)), own.clone());
+                settings = own.clone();
+                Some(Instruments::on(Tap::open(name, mac)?))
             }
             Self::Bridge { name, own } => {
-                (cable, settings) = (Some(Cable::new(Tap::on_bridge(name, mac)?)), own.clone());
+                settings = own.clone();
+                Some(Instruments::on(Tap::on_bridge(name, mac)?))
             }
-        }
-        let plug = Plug { network: self.clone(), cable, control, settings };
+        };
+        let (cable, instruments) = laid.unzip();
+        let network = Mutex::new(self.clone());
+        let plug = Plug { network, cable, control, instruments, settings };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -158,8 +203,37 @@ impl Network {
 impl Plug {
     /// The handle on a network that forwards.
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
-        let none = || NetworkError::NoForwards(self.network.to_string());
+        let none = || NetworkError::NoForwards(self.network().to_string());
         self.control.as_ref().ok_or_else(none)
+    }
+
+    /// What is on the cable.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoCard`].
+    pub(crate) fn instruments(&self) -> Result<&Instruments, NetworkError> {
+        self.instruments.as_ref().ok_or(NetworkError::NoCard)
+    }
+
+    /// What the card is plugged into, with the rules that hold now.
+    pub(crate) fn network(&self) -> Network {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has other rules hold from now on: what they do not let through is cut off.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoRules`].
+    pub(crate) fn rule(&self, rules: &Rules) -> Result<(), NetworkError> {
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *network, &self.control) {
+            (Network::User(now), Some(control)) => {
+                control.set_policy(rules.policy());
+                now.clone_from(rules);
+                Ok(())
+            }
+            (other, _) => Err(NetworkError::NoRules(other.to_string())),
+        }
     }
 
     /// Words for the kernel's command line, with which the guest's agent sets the card up.
@@ -274,6 +348,12 @@ impl Settings {
 }
 
 impl Rules {
+    /// The same, as the network takes it.
+    fn policy(&self) -> Policy {
+        let Self { host, default, rules } = self.clone();
+        Policy { default, rules, host }
+    }
+
     /// Reads `KEY=VALUE` as users write it.
     fn read(&mut self, word: &str) -> Result<(), String> {
         match word.split_once('=') {
@@ -288,11 +368,15 @@ impl Rules {
                     HostAccess::Refused => self.host = HostAccess::Ports(vec![port]),
                 }
             }
+            Some(("default", verdict)) => self.default = verdict.parse()?,
+            Some(("allow" | "deny", _)) if self.rules.len() >= MOST_RULES => {
+                return Err(NetworkError::TooManyRules.to_string());
+            }
             Some((verdict @ ("allow" | "deny"), whom)) => {
                 let rule = format!("{verdict} {whom}").parse();
                 self.rules.push(rule.map_err(|error: PolicyError| error.to_string())?);
             }
-            _ => return Err(format!("'{word}' is none of host=, allow= and deny=")),
+            _ => return Err(format!("'{word}' is none of host=, default=, allow= and deny=")),
         }
         Ok(())
     }
@@ -306,6 +390,9 @@ impl Rules {
             HostAccess::Ports(ports) => {
                 ports.iter().for_each(|port| text.push_str(&format!(",host={port}")));
             }
+        }
+        if self.default != Verdict::default() {
+            text.push_str(&format!(",default={}", self.default));
         }
         for rule in &self.rules {
             text.push_str(&format!(",{}", rule.to_string().replacen(' ', "=", 1)));

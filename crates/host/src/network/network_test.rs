@@ -6,6 +6,7 @@ fn networks_are_read_as_they_are_written() {
         "user",
         "user,host=8080,host=9000,deny=10.0.0.0/8,allow=tcp example.com:443",
         "user,host=all",
+        "user,default=deny,allow=tcp [2001:db8::/32]:80-90,allow=*.example.com",
         "none",
         "tap=tap0",
         "bridge=br0,ip=192.0.2.5/24,ip=2001:db8::5/64,gateway=192.0.2.1,dns=192.0.2.1,dns=192.0.2.2",
@@ -28,6 +29,7 @@ fn what_is_no_network_is_told_why() {
         ("user,ip=192.0.2.5/24", "none of host="),
         ("user,host=x", "host=8080"),
         ("user,allow=no body", "is no rule"),
+        ("user,default=maybe", "neither allow nor deny"),
         ("tap=t,ip=192.0.2.5", "prefix length"),
         ("tap=t,ip=192.0.2.5/33", "prefix length"),
         ("tap=t,gateway=x", "no address"),
@@ -75,4 +77,25 @@ fn without_a_network_nothing_is_published() {
     let at = Publish::from(listening[0].forward.clone()).to_string();
     assert!(at.starts_with("tcp:127.0.0.1:") && at.ends_with(":80"), "{at}");
     assert!(!at.contains(":0:"), "a port was picked: {at}");
+}
+
+#[test]
+fn rules_are_changed_while_a_network_is_plugged_in() {
+    let plug = Network::default().plug("00", None, &[]).unwrap();
+    let Network::User(rules) = "user,default=deny,allow=any:53".parse().unwrap() else {
+        panic!("another network")
+    };
+    plug.rule(&rules).unwrap();
+    assert_eq!(plug.network().to_string(), "user,default=deny,allow=any:53");
+    let none = Network::None.plug("00", None, &[]).unwrap();
+    let error = none.rule(&rules).unwrap_err().to_string();
+    assert!(error.contains("'none'"), "{error}");
+}
+
+#[test]
+fn there_are_so_many_rules_and_no_more() {
+    let text = format!("user{}", ",deny=any:25".repeat(MOST_RULES));
+    assert!(text.parse::<Network>().is_ok());
+    let error = (text + ",deny=any").parse::<Network>().unwrap_err();
+    assert!(error.contains("1024"), "{error}");
 }

@@ -40,13 +40,13 @@ pub struct ForwardStatus {
 
 impl NetworkStatus {
     pub(crate) fn new(plug: &Plug, card: Option<&NetHandle>) -> Self {
-        let Plug { network, cable, control, settings } = plug;
+        let Plug { cable, control, settings, .. } = plug;
         let text = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect();
         let hex = |byte: &u8| format!("{byte:02x}");
         let mac = cable.as_ref().map(|cable| cable.mac().iter().map(hex).collect::<Vec<_>>());
         let forwards = control.as_ref().map(|control| control.forwards()).unwrap_or_default();
         Self {
-            network: network.to_string(),
+            network: plug.network().to_string(),
             mac: mac.map(|parts| parts.join(":")),
             mtu: cable.as_ref().map(|cable| cable.mtu()),
             up: card.is_some_and(NetHandle::up),

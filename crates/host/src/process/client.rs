@@ -11,11 +11,12 @@ use riad_agent::client::{
 use riad_agent::protocol::Measures;
 use rustix::fs::{Mode, OFlags};
 
+use super::capture::Capturing;
 use super::control::{Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
 use crate::machines::{DiskName, Folder, MachineError, Phase, RunState, SOCKET, State};
-use crate::network::{ForwardStatus, NetworkStatus, Publish};
+use crate::network::{CableFaults, ForwardStatus, NetworkStatus, Publish};
 use crate::{Command, Error, printable};
 
 /// How long a process that is about to be gone is given.
@@ -108,10 +109,27 @@ impl Connection {
     }
 
     fn ask(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
+        let line = self.answer(order)?;
+        self.reply(&line)
+    }
+
+    /// The same, of what is often refused, for reasons that need no more looking into.
+    fn ask_leave(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
+        let line = self.answer(order)?;
+        match Reply::parse(&line) {
+            Ok(Reply::Error(reason)) => {
+                Err(MachineError::Refused { name: self.folder.name().clone(), reason })
+            }
+            _ => self.reply(&line),
+        }
+    }
+
+    /// The line that comes back.
+    fn answer(&mut self, order: &Order) -> Result<Vec<u8>, MachineError> {
         if self.send(order).is_ok()
             && let Some(line) = self.line()?
         {
-            return self.reply(&line);
+            return Ok(line);
         }
         Err(self.gone()?)
     }
@@ -254,6 +272,33 @@ impl Connection {
     /// [`MachineError::Process`], also when there is none of that number.
     pub(crate) fn unforward(mut self, id: u32) -> Result<(), MachineError> {
         self.ask(&Order::Unforward { id }).map(drop)
+    }
+
+    /// Has the rules hold that the machine's folder has for its network.
+    ///
+    /// # Errors
+    /// [`MachineError::Process`].
+    pub(crate) fn policy(mut self) -> Result<(), MachineError> {
+        self.ask(&Order::Policy).map(drop)
+    }
+
+    /// Captures what goes over the machine's cable.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub fn capture(mut self) -> Result<Capturing, MachineError> {
+        self.ask_leave(&Order::Capture)?;
+        let stream = self.reader.get_ref().try_clone().map_err(|error| self.failed(error))?;
+        Ok(Capturing::new(self.folder.name().clone(), self.reader, stream))
+    }
+
+    /// What the machine's cable does to frames; from now on, what is to be `set`.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub(crate) fn fault(mut self, set: Option<CableFaults>) -> Result<CableFaults, MachineError> {
+        let value = self.ask_leave(&Order::Fault { set })?;
+        serde_json::from_value(value).map_err(|error| self.failed(error))
     }
 
     /// A connection to the agent in the guest.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Publish;
+use crate::network::{CableFaults, Publish};
 
 /// The version of the protocol that this build speaks. A request says the version that brought it
 /// ([`Order::since`]), so that a process of an older Riad obeys what it knows.
@@ -48,6 +48,17 @@ pub enum Order {
     Unforward {
         /// Its number.
         id: u32,
+    },
+    /// Has the rules hold that the folder has for the network `user`. Since version 3.
+    Policy,
+    /// Captures what goes over the cable: after the reply, a pcapng file comes out of the connection,
+    /// until whoever asked ends their side of it. Since version 3.
+    Capture,
+    /// What the cable does to frames: a [`CableFaults`] comes back. Since version 3.
+    Fault {
+        /// What it is to do from now on; nothing is changed without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set: Option<CableFaults>,
     },
     /// News: after the reply, a line with the machine's state whenever it changes.
     Events,
@@ -95,7 +106,10 @@ impl Order {
             Self::GrowDisk { .. }
             | Self::Network
             | Self::Forward { .. }
-            | Self::Unforward { .. } => 3,
+            | Self::Unforward { .. }
+            | Self::Policy
+            | Self::Capture
+            | Self::Fault { .. } => 3,
         }
     }
 

@@ -10,6 +10,10 @@ fn orders_are_what_they_were() {
         Order::Console,
         Order::Events,
         Order::Stats,
+        Order::Policy,
+        Order::Capture,
+        Order::Fault { set: None },
+        Order::Fault { set: Some(CableFaults { cut: true, ..CableFaults::default() }) },
         Order::Grow { size: u64::MAX },
         Order::Provision { scripts: vec!["a.sh".to_owned()] },
     ] {

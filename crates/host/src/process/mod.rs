@@ -9,6 +9,7 @@
 //! environment, and ends with its machine. A guest that restarts itself gets a new machine in the same
 //! process, on the same disk.
 
+mod capture;
 mod client;
 pub mod control;
 mod fds;
@@ -36,6 +37,7 @@ use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
 use riad_vmm::{EngineKind, Guest, VmConfig};
 
+pub use capture::{Block, BlockKind, Capturing};
 pub use client::{Connection, News};
 pub use launch::{Started, start};
 pub use riad_vmm::NetCounters;

@@ -19,7 +19,9 @@ use super::grow;
 use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
-use crate::network::{ForwardStatus, NetworkStatus, Plug, Publish};
+use crate::network::{
+    CableFaults, ForwardStatus, Network, NetworkError, NetworkStatus, Plug, Publish,
+};
 
 /// Connections at once; more are refused.
 const MOST: usize = 256;
@@ -111,6 +113,9 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         },
         Order::Forward { forward } => add_forward(shared, stream, forward),
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
+        Order::Policy => say(stream, &policy(shared)),
+        Order::Fault { set } => say(stream, &fault(shared, set)),
+        Order::Capture => capture(shared, stream, reader),
         Order::Events => {
             say(stream, &ok(&shared.state()))?;
             follow(shared, stream, |_| false)
@@ -168,6 +173,61 @@ fn remove_forward(shared: &Shared, id: u32) -> Reply {
         Ok(forward) => Reply::Ok(serde_json::to_value(forward).unwrap_or_default()),
         Err(error) => Reply::Error(error.to_string()),
     }
+}
+
+/// What is kept for the machine's starts is what holds: so the two cannot differ, however long it is.
+fn policy(shared: &Shared) -> Reply {
+    let Some(plug) = shared.plug() else { return Reply::Error(NO_NETWORK.to_owned()) };
+    let network = match shared.folder().config() {
+        Ok(config) => config.network,
+        Err(error) => return Reply::Error(error.to_string()),
+    };
+    let ruled = match &network {
+        Network::User(rules) => plug.rule(rules),
+        other => Err(NetworkError::NoRules(other.to_string())),
+    };
+    match ruled {
+        Ok(()) => Reply::Ok(serde_json::Value::Null),
+        Err(error) => Reply::Error(error.to_string()),
+    }
+}
+
+fn fault(shared: &Shared, set: Option<CableFaults>) -> Reply {
+    let Some(plug) = shared.plug() else { return Reply::Error(NO_NETWORK.to_owned()) };
+    let on = match plug.instruments() {
+        Ok(instruments) => instruments.fault(set),
+        Err(error) => return Reply::Error(error.to_string()),
+    };
+    Reply::Ok(serde_json::to_value(on).unwrap_or_default())
+}
+
+/// Hands on what goes over the cable, until the other side of the connection is at its end: then what
+/// was taken so far, and how much was left out.
+fn capture(shared: &Shared, stream: &UnixStream, mut asked: impl Read) -> io::Result<()> {
+    let Some(plug) = shared.plug() else {
+        return say(stream, &Reply::Error(NO_NETWORK.to_owned()));
+    };
+    let started = plug.instruments().and_then(|on| Ok(on.capture.start()?));
+    let recording = match started {
+        Ok(recording) => Arc::new(recording),
+        Err(error) => return say(stream, &Reply::Error(error.to_string())),
+    };
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    let (writer, taken) = (stream.try_clone()?, Arc::clone(&recording));
+    let writing = riad_confine::spawn(Kind::Control, "capture", move || {
+        let mut blocks = Vec::new();
+        while taken.next(&mut blocks) {
+            if (&writer).write_all(&blocks).is_err() {
+                break;
+            }
+        }
+        let _ = writer.shutdown(std::net::Shutdown::Both);
+    })?;
+    // What is said is nothing; that it ends counts.
+    while let Ok(1..) = asked.read(&mut [0; 64]) {}
+    recording.stop();
+    let _ = writing.join();
+    Ok(())
 }
 
 fn ok(state: &RunState) -> Reply {

@@ -21,9 +21,10 @@ use std::ops::RangeInclusive;
 pub use parse::PolicyError;
 
 /// What is done with a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verdict {
     /// It goes through.
+    #[default]
     Allow,
     /// It does not, and the guest is told.
     Deny,

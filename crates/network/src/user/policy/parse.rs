@@ -10,7 +10,7 @@ use super::{Cidr, Protocol, Rule, Target, Verdict};
 /// What is wrong with a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{rule:?} is no rule: {what}; a rule is allow or deny, tcp, udp or icmp if not all, and an \
+    "{rule:?} is no rule: {what}; after allow or deny come tcp, udp or icmp if not all, and an \
      address, a prefix (10.0.0.0/8), a name (*.example.com) or any, with :PORT or :FIRST-LAST if not \
      all ports"
 )]
@@ -107,6 +107,27 @@ fn target(who: &str) -> Result<Target, &'static str> {
     Ok(Target::Name(name))
 }
 
+impl FromStr for Verdict {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "allow" => Ok(Self::Allow),
+            "deny" => Ok(Self::Deny),
+            _ => Err(format!("'{word}' is neither allow nor deny")),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -119,7 +140,7 @@ impl fmt::Display for Protocol {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.verdict == Verdict::Allow { "allow " } else { "deny " })?;
+        write!(f, "{} ", self.verdict)?;
         f.write_str(match self.protocol {
             None => "",
             Some(Protocol::Tcp) => "tcp ",
