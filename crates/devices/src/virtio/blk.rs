@@ -28,7 +28,6 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt, read_image,
 };
-use crate::Bell;
 use crate::pci::lock;
 
 mod counters;
@@ -265,17 +264,17 @@ impl VirtioDevice for Blk {
         Ok(())
     }
 
-    fn bell(&self, _index: u16) -> Option<&Bell> {
-        self.worker.as_ref().map(Worker::bell)
+    fn control(&self) -> Option<&Control> {
+        self.worker.as_ref().map(Worker::control).map(Arc::as_ref)
     }
 
-    fn notify(&mut self, _index: u16) {
+    fn notify(&mut self) {
         let (Some(worker), Some(work)) = (&self.worker, &self.work) else { return };
         let is_held = worker.control().interrupted();
         // If the worker is at it, it need only be told.
         let is_done = !is_held && work.try_lock().is_ok_and(|mut work| work.here());
         if !is_done {
-            worker.bell().ring();
+            worker.control().kick();
         }
     }
 
@@ -284,18 +283,6 @@ impl VirtioDevice for Blk {
         self.worker = None;
         self.work = None;
         lock(&self.aside).clear();
-    }
-
-    fn pause(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.pause();
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.resume();
-        }
     }
 
     fn save(&self) -> DeviceState {

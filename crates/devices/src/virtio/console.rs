@@ -17,7 +17,6 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt, read_image,
 };
-use crate::Bell;
 use crate::pci::lock;
 
 /// The most bytes of input that wait for the guest.
@@ -189,25 +188,13 @@ impl VirtioDevice for Console {
         Ok(())
     }
 
-    fn bell(&self, _index: u16) -> Option<&Bell> {
-        self.worker.as_ref().map(Worker::bell)
+    fn control(&self) -> Option<&Control> {
+        self.worker.as_ref().map(Worker::control).map(Arc::as_ref)
     }
 
     fn reset(&mut self) {
         lock(&self.shared.port).driver = None;
         self.worker = None;
-    }
-
-    fn pause(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.pause();
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.resume();
-        }
     }
 
     fn save(&self) -> DeviceState {

@@ -34,6 +34,7 @@ use riad_memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 
 use crate::Bell;
+use worker::Control;
 
 pub use blk::{Blk, BlkState};
 pub use chain::Chain;
@@ -192,15 +193,19 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// [`ActivateError`]; the transport then sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
-    /// What wakes it when the driver has notified queue `index`, since it was activated and until it
-    /// is reset. It looks at its queues when it is rung, resumed and activated, so that a bell that was
+    /// What its thread looks at, since it was activated and until it is reset.
+    fn control(&self) -> Option<&Control>;
+    /// What wakes it when the driver has notified a queue, since it was activated and until it is
+    /// reset. It looks at its queues when it is rung, resumed and activated, so that a bell that was
     /// rung while it was held is no state.
-    fn bell(&self, index: u16) -> Option<&Bell>;
-    /// The driver has notified queue `index`, and nobody rang the bell for it. The transport calls this on
+    fn bell(&self) -> Option<&Bell> {
+        self.control().map(Control::bell)
+    }
+    /// The driver has notified a queue, and nobody rang the bell for it. The transport calls this on
     /// the processor's thread, and nothing else of the device meanwhile: a device may serve what is short
     /// there and then, unless it is held.
-    fn notify(&mut self, index: u16) {
-        if let Some(bell) = self.bell(index) {
+    fn notify(&mut self) {
+        if let Some(bell) = self.bell() {
             bell.ring();
         }
     }
@@ -209,9 +214,17 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self);
     /// Holds the work: when it returns, nothing is in flight and guest memory is not touched.
     /// Idempotent.
-    fn pause(&mut self);
+    fn pause(&mut self) {
+        if let Some(control) = self.control() {
+            control.pause();
+        }
+    }
     /// Goes on. Idempotent.
-    fn resume(&mut self);
+    fn resume(&mut self) {
+        if let Some(control) = self.control() {
+            control.resume();
+        }
+    }
     /// The saved state. The device is paused.
     fn save(&self) -> DeviceState;
 }

@@ -147,7 +147,7 @@ impl HungBells {
         let (Some(ringer), Some(bar)) = (&self.ringer, self.bar) else { return };
         for (index, _) in (0u16..).zip(queues).filter(|(_, queue)| queue.is_some()) {
             let offset = layout::NOTIFY + u64::from(index) * u64::from(layout::NOTIFY_MULTIPLIER);
-            let (Some(at), Some(bell)) = (bar.checked_add(offset), device.bell(index)) else {
+            let (Some(at), Some(bell)) = (bar.checked_add(offset), device.bell()) else {
                 continue;
             };
             if ringer.hang(Gpa(at), bell) {
@@ -459,7 +459,7 @@ impl PciDevice for VirtioPci {
                 if let Ok(index) = u16::try_from(index)
                     && usize::from(index) < inner.queues.len()
                 {
-                    inner.device.notify(index);
+                    inner.device.notify();
                 }
             }
             layout::MSIX_TABLE => lock(&self.signals.msix).table_write(within, data),

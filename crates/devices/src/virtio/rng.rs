@@ -13,7 +13,6 @@ use super::{
     ActivateError, Activation, DeviceState, DeviceType, QueueError, SharedQueue, VirtioDevice,
     VirtioInterrupt,
 };
-use crate::Bell;
 use crate::pci::lock;
 
 /// The most bytes given for one buffer; a driver that wants more asks again.
@@ -111,24 +110,12 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    fn bell(&self, _index: u16) -> Option<&Bell> {
-        self.worker.as_ref().map(Worker::bell)
+    fn control(&self) -> Option<&Control> {
+        self.worker.as_ref().map(Worker::control).map(Arc::as_ref)
     }
 
     fn reset(&mut self) {
         self.worker = None;
-    }
-
-    fn pause(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.pause();
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.resume();
-        }
     }
 
     fn save(&self) -> DeviceState {

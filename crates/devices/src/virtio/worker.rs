@@ -69,6 +69,23 @@ impl Control {
         self.kick.ring();
     }
 
+    /// The bell that wakes the task.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.kick
+    }
+
+    /// Holds the task between turns; returns when it is there.
+    pub fn pause(&self) {
+        self.wish(Wish::Hold);
+        self.wait_until_quiet();
+    }
+
+    /// Lets a held task go on, with a turn at once.
+    pub fn resume(&self) {
+        self.wish(Wish::Run);
+    }
+
     /// Whether the task should leave its turn soon.
     #[must_use]
     pub fn interrupted(&self) -> bool {
@@ -187,23 +204,6 @@ impl<T: Task> Worker<T> {
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
         &self.control
-    }
-
-    /// The bell that wakes the task.
-    #[must_use]
-    pub fn bell(&self) -> &Bell {
-        &self.control.kick
-    }
-
-    /// Holds the task between turns; returns when it is there.
-    pub fn pause(&self) {
-        self.control.wish(Wish::Hold);
-        self.control.wait_until_quiet();
-    }
-
-    /// Lets a held task go on, with a turn at once.
-    pub fn resume(&self) {
-        self.control.wish(Wish::Run);
     }
 
     /// Ends the thread and gives the task back; `None` when it panicked.

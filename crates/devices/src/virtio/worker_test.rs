@@ -25,7 +25,7 @@ fn kicks_make_turns() {
     let worker =
         Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, false).unwrap();
     until(&turns, 1);
-    worker.bell().ring();
+    worker.control().bell().ring();
     until(&turns, 2);
     assert!(worker.stop().is_some());
 }
@@ -35,15 +35,15 @@ fn held_workers_do_nothing() {
     let turns = Arc::new(AtomicU64::new(0));
     let worker =
         Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, true).unwrap();
-    worker.pause();
-    worker.bell().ring();
+    worker.control().pause();
+    worker.control().bell().ring();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(turns.load(Ordering::SeqCst), 0);
-    worker.resume();
+    worker.control().resume();
     until(&turns, 1);
-    worker.pause();
+    worker.control().pause();
     let now = turns.load(Ordering::SeqCst);
-    worker.bell().ring();
+    worker.control().bell().ring();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(turns.load(Ordering::SeqCst), now);
     drop(worker);
@@ -55,11 +55,11 @@ fn a_pause_right_after_a_resume_still_holds() {
     let worker =
         Worker::spawn(Kind::Device, "count", Count { turns: turns.clone() }, false).unwrap();
     for _ in 0..200 {
-        worker.pause();
+        worker.control().pause();
         let now = turns.load(Ordering::SeqCst);
         std::thread::yield_now();
         assert_eq!(turns.load(Ordering::SeqCst), now);
-        worker.resume();
+        worker.control().resume();
     }
 }
 
@@ -75,6 +75,6 @@ fn a_panicking_task_does_not_hang_its_device() {
     let turns = Arc::new(AtomicU64::new(0));
     let worker = Worker::spawn(Kind::Device, "bad", Bad(turns.clone()), false).unwrap();
     until(&turns, 1);
-    worker.pause();
+    worker.control().pause();
     assert!(worker.stop().is_none());
 }

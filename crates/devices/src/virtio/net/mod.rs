@@ -24,12 +24,10 @@ use serde::{Deserialize, Serialize};
 pub use control::Filter;
 pub use handle::{NetCounters, NetHandle};
 
-use super::worker::Worker;
+use super::worker::{Control, Worker};
 use super::{ActivateError, Activation, DeviceState, DeviceType, VirtioDevice, read_image};
 use card::Card;
 use handle::Shared;
-
-use crate::Bell;
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -224,8 +222,8 @@ impl VirtioDevice for Net {
         Ok(())
     }
 
-    fn bell(&self, _index: u16) -> Option<&Bell> {
-        self.worker.as_ref().map(Worker::bell)
+    fn control(&self) -> Option<&Control> {
+        self.worker.as_ref().map(Worker::control).map(Arc::as_ref)
     }
 
     fn reset(&mut self) {
@@ -234,18 +232,6 @@ impl VirtioDevice for Net {
         self.worker = None;
         *self.shared.driven() = Driven::new(self.mac);
         self.restored = false;
-    }
-
-    fn pause(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.pause();
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.resume();
-        }
     }
 
     fn save(&self) -> DeviceState {

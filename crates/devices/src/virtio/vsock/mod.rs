@@ -21,9 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub use handle::VsockHandle;
 
-use super::worker::Worker;
+use super::worker::{Control, Worker};
 use super::{ActivateError, Activation, DeviceState, DeviceType, VirtioDevice, read_image};
-use crate::Bell;
 use handle::Shared;
 use mux::Mux;
 
@@ -127,26 +126,14 @@ impl VirtioDevice for Vsock {
         Ok(())
     }
 
-    fn bell(&self, _index: u16) -> Option<&Bell> {
-        self.worker.as_ref().map(Worker::bell)
+    fn control(&self) -> Option<&Control> {
+        self.worker.as_ref().map(Worker::control).map(Arc::as_ref)
     }
 
     fn reset(&mut self) {
         self.shared.set_control(None);
         self.worker = None;
         self.transport_reset = false;
-    }
-
-    fn pause(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.pause();
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.resume();
-        }
     }
 
     fn save(&self) -> DeviceState {
