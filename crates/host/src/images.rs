@@ -20,7 +20,7 @@ use crate::configure::Configurer;
 use crate::{Error, Observer, linux_arch};
 
 /// An image, and how to build it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImageOptions {
     /// Which.
     pub reference: ImageRef,
@@ -103,7 +103,9 @@ fn build_in(
     observer: &mut dyn Observer,
 ) -> Result<Image, Error> {
     match observer.builder() {
-        Some(program) => apart::make(program, &apart::Wish::build(options), store, observer),
+        Some(program) => {
+            apart::make(program, &apart::Wish::Build(options.clone()), store, observer)
+        }
         None => build_here(store, options, false, observer),
     }
 }

@@ -47,7 +47,7 @@ impl Stage {
 }
 
 /// One thing that happened during a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The stage it belongs to.
     pub stage: Stage,

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::apt::{KNOWN_SUITES, Suite};
 use crate::error::Error;
 
-/// Names an image.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Names an image. Serialized as users write it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum ImageRef {
     /// Debian: the release named, or else the one last built without naming one.
@@ -66,6 +69,20 @@ impl FromStr for ImageRef {
                 Ok(Self::Named(text.to_owned()))
             }
         }
+    }
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<ImageRef> for String {
+    fn from(reference: ImageRef) -> Self {
+        reference.to_string()
     }
 }
 

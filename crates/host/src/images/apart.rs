@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use riad_confine::{Kind, Process};
-use riad_image::{Image, Progress, Stage as BuildStage, Store};
-use riad_vmm::EngineKind;
+use riad_image::{Image, Progress, Store};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
@@ -26,60 +25,15 @@ const MOST_LINE: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Wish {
     /// An image built from packages.
-    Build {
-        /// As users write it.
-        reference: String,
-        arch: String,
-        mirror: Option<String>,
-        keyring: Option<PathBuf>,
-        insecure_no_verify: bool,
-        include: Vec<String>,
-        size: Option<u64>,
-        name: Option<String>,
-        engine: EngineKind,
-    },
+    Build(ImageOptions),
     /// An image made of a file.
     Import { file: PathBuf, name: String, kernel: ImportKernel, size: Option<u64> },
-}
-
-impl Wish {
-    pub(super) fn build(options: &ImageOptions) -> Self {
-        let ImageOptions {
-            reference,
-            arch,
-            mirror,
-            keyring,
-            insecure_no_verify,
-            include,
-            size,
-            name,
-            engine,
-        } = options.clone();
-        let reference = reference.to_string();
-        Self::Build {
-            reference,
-            arch,
-            mirror,
-            keyring,
-            insecure_no_verify,
-            include,
-            size,
-            name,
-            engine,
-        }
-    }
 }
 
 /// What comes back.
 #[derive(Debug, Serialize, Deserialize)]
 enum Said {
-    Progress {
-        stage: BuildStage,
-        done: u64,
-        total: u64,
-        message: String,
-        warning: bool,
-    },
+    Progress(Progress),
     /// The image is there, and has this id.
     Made {
         id: String,
@@ -112,9 +66,7 @@ pub(super) fn make(
         let mut line = Vec::new();
         while let Ok(1..) = reader.by_ref().take(MOST_LINE).read_until(b'\n', &mut line) {
             match serde_json::from_slice(&line) {
-                Ok(Said::Progress { stage, done, total, message, warning }) => {
-                    observer.image(&Progress { stage, done, total, message, warning });
-                }
+                Ok(Said::Progress(progress)) => observer.image(&progress),
                 Ok(Said::Made { id }) => result = Some(Ok(id)),
                 Ok(Said::Failed { sentence, console }) => result = Some(Err((sentence, console))),
                 Err(error) => {
@@ -177,31 +129,7 @@ pub fn serve(parent: u32, input: impl Read, mut output: impl Write) -> Result<()
 
 fn grant(wish: Wish, teller: &mut Teller<'_>) -> Result<Image, Error> {
     match wish {
-        Wish::Build {
-            reference,
-            arch,
-            mirror,
-            keyring,
-            insecure_no_verify,
-            include,
-            size,
-            name,
-            engine,
-        } => {
-            let reference = reference.parse()?;
-            let options = ImageOptions {
-                reference,
-                arch,
-                mirror,
-                keyring,
-                insecure_no_verify,
-                include,
-                size,
-                name,
-                engine,
-            };
-            build_here(&super::open()?, &options, true, teller)
-        }
+        Wish::Build(options) => build_here(&super::open()?, &options, true, teller),
         Wish::Import { file, name, kernel, size } => {
             import_here(&file, &name, &kernel, size, true, teller)
         }
@@ -231,7 +159,6 @@ impl Observer for Teller<'_> {
     fn stage(&mut self, _stage: crate::Stage) {}
 
     fn image(&mut self, progress: &Progress) {
-        let Progress { stage, done, total, message, warning } = progress.clone();
-        self.say(&Said::Progress { stage, done, total, message, warning });
+        self.say(&Said::Progress(progress.clone()));
     }
 }
