@@ -2,52 +2,43 @@
 //! those that a host's kernel lends, and it has the same names.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use riad_cpu::Bus;
+use riad_cpu::{Bus, ExitKind, Exits};
 use riad_memory::Gpa;
 
-const NAMES: [&str; 5] = ["port-in", "port-out", "mmio-read", "mmio-write", "eoi"];
-
-/// How often, of a machine's processors together.
-#[derive(Debug, Default)]
-pub(crate) struct Accesses([AtomicU64; NAMES.len()]);
-
-impl Accesses {
-    fn count(&self, kind: usize) {
-        self.0[kind].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Kinds and counts.
-    pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
-        NAMES.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed))).collect()
-    }
-}
+/// The kinds that there are.
+pub(crate) const KINDS: [ExitKind; 5] = [
+    ExitKind::PortIn,
+    ExitKind::PortOut,
+    ExitKind::MmioRead,
+    ExitKind::MmioWrite,
+    ExitKind::EndOfInterrupt,
+];
 
 /// A bus whose accesses are counted.
 pub(crate) struct CountedBus {
     pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) accesses: Arc<Accesses>,
+    pub(crate) accesses: Arc<Exits>,
 }
 
 impl Bus for CountedBus {
     fn mmio_read(&self, at: Gpa, data: &mut [u8]) {
-        self.accesses.count(2);
+        self.accesses.count(ExitKind::MmioRead);
         self.bus.mmio_read(at, data);
     }
 
     fn mmio_write(&self, at: Gpa, data: &[u8]) {
-        self.accesses.count(3);
+        self.accesses.count(ExitKind::MmioWrite);
         self.bus.mmio_write(at, data);
     }
 
     fn port_read(&self, port: u16, data: &mut [u8]) {
-        self.accesses.count(0);
+        self.accesses.count(ExitKind::PortIn);
         self.bus.port_read(port, data);
     }
 
     fn port_write(&self, port: u16, data: &[u8]) {
-        self.accesses.count(1);
+        self.accesses.count(ExitKind::PortOut);
         self.bus.port_write(port, data);
     }
 
@@ -56,7 +47,7 @@ impl Bus for CountedBus {
     }
 
     fn end_of_interrupt(&self, vector: u8) {
-        self.accesses.count(4);
+        self.accesses.count(ExitKind::EndOfInterrupt);
         self.bus.end_of_interrupt(vector);
     }
 }
@@ -65,14 +56,14 @@ impl Bus for CountedBus {
 mod tests {
     use std::sync::Arc;
 
-    use riad_cpu::{Bus, Nowhere};
+    use riad_cpu::{Bus, Exits, Nowhere};
     use riad_memory::Gpa;
 
-    use super::{Accesses, CountedBus};
+    use super::{CountedBus, KINDS};
 
     #[test]
     fn each_kind_counts_for_itself() {
-        let accesses = Arc::new(Accesses::default());
+        let accesses = Arc::new(Exits::default());
         let bus = CountedBus { bus: Arc::new(Nowhere), accesses: Arc::clone(&accesses) };
         bus.port_read(0x60, &mut [0]);
         for _ in 0..2 {
@@ -90,6 +81,6 @@ mod tests {
         bus.acknowledge_extint();
         let expected =
             [("port-in", 1), ("port-out", 2), ("mmio-read", 3), ("mmio-write", 4), ("eoi", 5)];
-        assert_eq!(accesses.list(), expected);
+        assert_eq!(accesses.list(&KINDS), expected);
     }
 }

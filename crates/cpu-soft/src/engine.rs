@@ -8,10 +8,10 @@ use riad_cpu::x86::lapic::Message;
 use riad_cpu::x86::{
     DebugRegisters, DescriptorTable, Events, Fpu, Msrs, Segment, Segments, VcpuState, rflags,
 };
-use riad_cpu::{Bus, Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
+use riad_cpu::{Bus, Engine, Error, Exit, Exits, Limit, Vcpu, VcpuConfig, VcpuHandle};
 use riad_memory::{CodeWatch, GuestMemory};
 
-use crate::accesses::{Accesses, CountedBus};
+use crate::accesses::{self, CountedBus};
 use crate::apic::{Fabric, Local};
 use crate::block::BlockCache;
 use crate::cpu::{Cpu, Mode};
@@ -39,7 +39,7 @@ pub struct SoftEngine {
     /// Translated code; `None` when all is interpreted.
     cache: Option<Arc<CodeCache>>,
     timekeeper: Arc<Timekeeper>,
-    accesses: Arc<Accesses>,
+    accesses: Arc<Exits>,
 }
 
 impl SoftEngine {
@@ -196,7 +196,7 @@ impl Engine for SoftEngine {
     }
 
     fn exits(&self) -> Vec<(&'static str, u64)> {
-        self.accesses.list()
+        self.accesses.list(&accesses::KINDS)
     }
 
     fn memory(&self) -> &GuestMemory {

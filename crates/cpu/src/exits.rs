@@ -2,58 +2,79 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a processor came out of the guest to this process.
+/// Why a processor came out of the guest to this process; of one in software, what it came to a device for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub(super) enum ExitKind {
+pub enum ExitKind {
+    /// `IN`.
     PortIn,
+    /// `OUT`.
     PortOut,
+    /// A read of device memory.
     MmioRead,
+    /// A write to device memory.
     MmioWrite,
+    /// The end of an interrupt that was level-triggered.
     EndOfInterrupt,
+    /// An interrupt can be taken now.
     InterruptWindow,
+    /// Another thread wanted the processor out.
     Kick,
+    /// Its turn is over.
     Turn,
+    /// An instruction that the host gave up on.
     Rescue,
+    /// Anything else.
     Other,
 }
 
-const KINDS: usize = 10;
+impl ExitKind {
+    /// All kinds.
+    pub const ALL: [Self; 10] = [
+        Self::PortIn,
+        Self::PortOut,
+        Self::MmioRead,
+        Self::MmioWrite,
+        Self::EndOfInterrupt,
+        Self::InterruptWindow,
+        Self::Kick,
+        Self::Turn,
+        Self::Rescue,
+        Self::Other,
+    ];
 
-const NAMES: [&str; KINDS] = [
-    "port-in",
-    "port-out",
-    "mmio-read",
-    "mmio-write",
-    "eoi",
-    "interrupt-window",
-    "kick",
-    "turn",
-    "rescue",
-    "other",
-];
-
-/// How often.
-#[derive(Debug, Default)]
-pub(super) struct Exits {
-    counts: [AtomicU64; KINDS],
-    /// Instructions that software processors ran in place of KVM.
-    rescued: AtomicU64,
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PortIn => "port-in",
+            Self::PortOut => "port-out",
+            Self::MmioRead => "mmio-read",
+            Self::MmioWrite => "mmio-write",
+            Self::EndOfInterrupt => "eoi",
+            Self::InterruptWindow => "interrupt-window",
+            Self::Kick => "kick",
+            Self::Turn => "turn",
+            Self::Rescue => "rescue",
+            Self::Other => "other",
+        }
+    }
 }
 
+/// How often, of a machine's processors together.
+#[derive(Debug, Default)]
+pub struct Exits([AtomicU64; ExitKind::ALL.len()]);
+
 impl Exits {
-    pub(super) fn count(&self, kind: ExitKind) {
-        self.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
+    /// There was one more.
+    pub fn count(&self, kind: ExitKind) {
+        self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_rescued(&self, instructions: u64) {
-        self.rescued.fetch_add(instructions, Ordering::Relaxed);
-    }
-
-    /// Kinds and counts.
-    pub(super) fn list(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
-        let rescued = ("rescued-instructions", self.rescued.load(Ordering::Relaxed));
-        NAMES.into_iter().zip(counts).chain([rescued]).collect()
+    /// Such kinds, by name, and their counts.
+    #[must_use]
+    pub fn list(&self, kinds: &[ExitKind]) -> Vec<(&'static str, u64)> {
+        let count = |kind: ExitKind| self.0[kind as usize].load(Ordering::Relaxed);
+        kinds.iter().map(|kind| (kind.name(), count(*kind))).collect()
     }
 }

@@ -10,7 +10,9 @@
 
 mod bus;
 mod engine;
+mod exits;
 pub mod x86;
 
 pub use bus::{Bus, Nowhere};
 pub use engine::{Engine, Error, Exit, Limit, Vcpu, VcpuConfig, VcpuHandle};
+pub use exits::{ExitKind, Exits};

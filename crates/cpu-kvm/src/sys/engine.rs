@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the kernel is told where guest memory lies")]
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kvm_bindings::{
@@ -15,12 +15,11 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use riad_clock::SharedClock;
 use riad_cpu::x86::{LapicState, VcpuState, model, msr as number};
-use riad_cpu::{Bus, Engine, Error, Vcpu, VcpuConfig};
+use riad_cpu::{Bus, Engine, Error, ExitKind, Exits, Vcpu, VcpuConfig};
 use riad_memory::{Gpa, GuestMemory, PAGE_SIZE};
 
 use super::bells::Bells;
 use super::cpuid::Answers;
-use super::exits::Exits;
 use super::host::{Kind, create_vm, enough_processors, open, unavailable};
 use super::kick::Mailbox;
 use super::lapic::Stopped;
@@ -66,6 +65,8 @@ pub(super) struct Shared {
     pub(super) answers: Answers,
     pub(super) time: TimeBase,
     pub(super) exits: Exits,
+    /// Instructions that software processors ran in place of KVM.
+    pub(super) rescued: AtomicU64,
     /// The level of the 8259 pair's output.
     pub(super) extint: AtomicBool,
     /// IA32_ARCH_CAPABILITIES as guests read it.
@@ -148,6 +149,7 @@ impl KvmEngine {
             config,
             answers,
             exits: Exits::default(),
+            rescued: AtomicU64::new(0),
             extint: AtomicBool::new(false),
             vulnerabilities,
             kind: Kind::here(),
@@ -426,7 +428,9 @@ impl Engine for KvmEngine {
     }
 
     fn exits(&self) -> Vec<(&'static str, u64)> {
-        self.shared.exits.list()
+        let mut counts = self.shared.exits.list(&ExitKind::ALL);
+        counts.push(("rescued-instructions", self.shared.rescued.load(Ordering::Relaxed)));
+        counts
     }
 }
 

@@ -15,7 +15,6 @@ mod present {
     mod cpuid;
     mod dirty;
     mod engine;
-    mod exits;
     mod host;
     mod inject;
     mod kick;

@@ -12,6 +12,7 @@
 //! halts, reaches for what is KVM's, or has had [`LONG_EMULATED`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kvm_ioctls::VcpuFd;
 use riad_cpu::x86::{Activity, VcpuState};
@@ -186,7 +187,7 @@ impl Rescue {
         let ran = soft.cpu.retired;
         let stretch = soft.stand_in(&state, event, most, purpose)?;
         let ran = soft.cpu.retired - ran;
-        shared.exits.count_rescued(ran);
+        shared.rescued.fetch_add(ran, Ordering::Relaxed);
         let mut after = soft.state()?;
         after.events.nmi_pending = before.events.nmi_pending;
         Ok((stretch, after, ran))

@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 
 use kvm_ioctls::VcpuFd;
 use riad_cpu::x86::{Activity, Events, Msrs, VcpuState};
-use riad_cpu::{Bus, Error, Exit, Limit, Vcpu, VcpuHandle};
+use riad_cpu::{Bus, Error, Exit, ExitKind, Limit, Vcpu, VcpuHandle};
 
 use super::engine::{Cell, Shared};
-use super::exits::ExitKind;
 use super::inject;
 use super::kick::Runner;
 use super::rescue::{Rescue, Rescued};
