@@ -22,8 +22,10 @@ pub const MOST_WAITING: usize = 8 << 20;
 /// Blocks of the format (sections 4.1 to 4.3 and 4.6).
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
-const STATISTICS: u32 = 5;
+/// The kind of a block that has a frame.
+pub const PACKET: u32 = 6;
+/// The kind of a block that counts frames, the last.
+pub const STATISTICS: u32 = 5;
 /// How the reader finds the byte order.
 const MAGIC: u32 = 0x1a2b_3c4d;
 /// Ethernet.
@@ -35,7 +37,8 @@ const PROGRAM: u16 = 4;
 const RESOLUTION: u16 = 9;
 const FLAGS: u16 = 2;
 const RECEIVED: u16 = 4;
-const DROPPED: u16 = 5;
+/// The option of [`STATISTICS`] that says how many frames were left out.
+pub const DROPPED: u16 = 5;
 /// Directions, as the guest sees them.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;

@@ -4,13 +4,10 @@ use std::io::{self, BufReader, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use riad_network::capture::{DROPPED, PACKET, STATISTICS};
+
 use crate::machines::{MachineError, Name};
 
-/// Kinds of blocks (draft-ietf-opsawg-pcapng, section 4).
-const PACKET: u32 = 6;
-const STATISTICS: u32 = 5;
-/// The option of the statistics that says how many frames were left out.
-const DROPPED: u16 = 5;
 /// The longest block, bytes: a frame's, with room to spare.
 const MOST_BLOCK: usize = 128 << 10;
 
