@@ -114,7 +114,7 @@ fn kvm_engine() -> Finding {
             found += &format!(
                 "; measured: {speed} million instructions a second, the software engine {soft}"
             );
-            if measured.choice() == EngineKind::Kvm {
+            if matches!(riad_vmm::choose_engine(EngineKind::Auto), Ok(EngineKind::Kvm)) {
                 return Finding::ok(KVM, format!("{found}; machines run on it"));
             }
             let advice = if !kvm.runs_programs() {

@@ -14,18 +14,25 @@ use crate::{CpuModel, EngineKind, Error, Snapshot, VmConfig};
 pub(crate) const SOFT_TSC_KHZ: u32 = 1_000_000;
 
 /// The engine that a request leads to on this host. `auto` is the one that was
-/// [measured](crate::measured) to be faster, if it can be used right now.
+/// [measured](crate::measured) to be faster, if it can be used right now and programs run on it.
 ///
 /// # Errors
 /// When the engine asked for cannot run here.
 pub fn choose(kind: EngineKind) -> Result<EngineKind, Error> {
     match kind {
-        EngineKind::Auto => Ok(match crate::measured().choice() {
-            EngineKind::Kvm if riad_cpu_kvm::capabilities().is_ok() => EngineKind::Kvm,
-            _ => EngineKind::Soft,
-        }),
+        EngineKind::Auto => Ok(auto(crate::measured().choice(), || {
+            riad_cpu_kvm::capabilities().is_ok_and(|kvm| kvm.runs_programs())
+        })),
         EngineKind::Kvm => Ok(riad_cpu_kvm::capabilities().map(|_| kind)?),
         EngineKind::Soft | EngineKind::SoftInterpreter | EngineKind::SoftLockstep => Ok(kind),
+    }
+}
+
+/// What `auto` leads to where an engine was measured to be faster; `is_fit` tells whether KVM is.
+fn auto(faster: EngineKind, is_fit: impl FnOnce() -> bool) -> EngineKind {
+    match faster {
+        EngineKind::Kvm if is_fit() => EngineKind::Kvm,
+        _ => EngineKind::Soft,
     }
 }
 

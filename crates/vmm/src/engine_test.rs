@@ -1,6 +1,6 @@
 use riad_cpu_soft::Tier;
 
-use super::{check_model, choose, options};
+use super::{auto, check_model, choose, options};
 use crate::{CpuModel, EngineKind};
 
 #[test]
@@ -14,6 +14,13 @@ fn each_name_leads_to_its_tier() {
         assert_eq!(options(chosen, 8 << 20).map(|options| options.tier), Some(tier), "{engine}");
     }
     assert_eq!(options(EngineKind::Kvm, 8 << 20), None);
+}
+
+#[test]
+fn nobody_who_left_the_choice_to_riad_gets_a_kvm_that_programs_cannot_run_on() {
+    assert_eq!(auto(EngineKind::Kvm, || true), EngineKind::Kvm);
+    assert_eq!(auto(EngineKind::Kvm, || false), EngineKind::Soft);
+    assert_eq!(auto(EngineKind::Soft, || panic!("the device is not asked")), EngineKind::Soft);
 }
 
 #[test]
