@@ -582,7 +582,7 @@ fn make_net(random: &mut Random) -> Vec<u8> {
                 script.memory(at, &content);
                 let first = header::LEN as u32;
                 match script.random.below(3) {
-                    0 => script.chain(1, &[(at, first + len, false)]),
+                    0 => script.chain(1, &[(at, first.wrapping_add(len), false)]),
                     1 => script.chain(1, &[(at, first, false), (data, len, false)]),
                     _ => script.chain(
                         1,
