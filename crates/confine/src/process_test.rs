@@ -165,7 +165,7 @@ fn tries_to_get_out(bench: &Bench) {
 #[test]
 fn no_thread_of_any_kind_gets_out() {
     let bench = bench();
-    for own in [Kind::Control, Kind::Command, Kind::Builder] {
+    for own in [Kind::Control, Kind::Command, Kind::Builder, Kind::Switch] {
         confined(&bench, own, None, || {
             tries_to_get_out_alone(&bench);
             let made = fs::create_dir(bench.own.join("directory"));
