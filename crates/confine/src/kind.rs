@@ -150,6 +150,12 @@ impl Kind {
         self.groups().iter().chain(on_kvm).chain(on_network).flat_map(|group| group.iter())
     }
 
+    /// Whether a process whose first thread is of this kind runs a guest, and so has threads of other
+    /// kinds. One that does not starts none, and keeps to its kind's calls from the first.
+    pub(crate) fn runs_a_guest(self) -> bool {
+        !matches!(self, Self::Switch)
+    }
+
     /// Its place in tables.
     pub(crate) fn index(self) -> usize {
         self as usize

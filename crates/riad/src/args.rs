@@ -12,6 +12,7 @@ use riad_host::images::ImageOptions;
 use riad_host::{ImageRef, Network, Publish, Size, SizeError};
 use riad_vmm::{CpuModel, EngineKind, MAX_CPUS, VmConfig};
 
+use crate::net::NetVerb;
 use crate::report::OWN_FAILURE;
 
 mod disks;
@@ -120,6 +121,9 @@ pub(crate) enum Verb {
     /// Disks: what is attached to machines, and outlives them
     #[command(subcommand)]
     Disk(DiskVerb),
+    /// Networks: between machines, which reach each other by name
+    #[command(subcommand)]
+    Net(NetVerb),
     /// Images: what machines are made from
     #[command(subcommand)]
     Image(ImageVerb),
@@ -143,6 +147,12 @@ pub(crate) enum Verb {
     Vm {
         /// The machine's folder
         folder: PathBuf,
+    },
+    /// Be the switch of a network; its socket is standard input
+    #[command(hide = true)]
+    Switch {
+        /// The network's directory
+        directory: PathBuf,
     },
     /// Be the process that makes an image: what is wanted comes from standard input
     #[command(hide = true)]

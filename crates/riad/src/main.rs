@@ -18,6 +18,7 @@ mod ip;
 mod logs;
 mod ls;
 mod make_image;
+mod net;
 mod provision;
 mod rename;
 mod report;
@@ -31,6 +32,7 @@ mod stats;
 mod status;
 mod stop;
 mod sweep;
+mod switch;
 mod terminal;
 mod top;
 mod vm;
@@ -107,8 +109,10 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Rename(args) => rename::rename(args),
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
+        Verb::Switch { directory } => switch::switch(&directory),
         Verb::Boot(args) => boot::boot(args),
         Verb::Disk(verb) => disk::disk(verb, format),
+        Verb::Net(verb) => net::net(verb, format),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),

@@ -9,21 +9,24 @@ mod forwards;
 mod publish;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule};
+use riad_network::switch::{Member, mac_of};
+use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule, Verdict};
 use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
 pub use publish::Publish;
 pub use riad_network::user::Listen;
-pub use status::{ForwardStatus, NetworkStatus};
+pub use status::{ForwardStatus, MemberStatus, NetworkStatus};
 
 use crate::Error;
-use crate::machines::new_id;
+use crate::machines::{Membership, Name, NetMode, NetName, new_id};
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,20 @@ pub enum NetworkError {
         "ports can be forwarded on the network 'user' only, and this machine's is '{0}': there, whoever is on the network reaches the guest's own address"
     )]
     NoForwards(String),
+    /// A network that is to be shut off, and a card that is not.
+    #[error(
+        "the machine is on network '{network}', which is {mode}, and its first card is on '{card}', which \
+         reaches others: `riad set NAME --net user` or `--net none` has it reach nobody else, or \
+         `riad net detach {network} NAME` leaves the network"
+    )]
+    NotIsolated {
+        /// The named network.
+        network: NetName,
+        /// What it is.
+        mode: NetMode,
+        /// What the card is plugged into.
+        card: String,
+    },
 }
 
 /// What a machine's network card is plugged into.
@@ -103,11 +120,29 @@ pub(crate) struct Plug {
     /// Steers the network `user`.
     pub(crate) control: Option<Control>,
     pub(crate) settings: Settings,
+    /// Named networks that the machine is on besides.
+    pub(crate) joined: Vec<Joined>,
+    /// Who is on them.
+    rosters: Rosters,
+}
+
+/// By the networks' names: machines and their addresses.
+type Rosters = Arc<Mutex<BTreeMap<String, Vec<(String, Ipv4Addr)>>>>;
+
+/// A named network that a machine is on.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) network: NetName,
+    pub(crate) address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub(crate) prefix: u8,
+    pub(crate) cable: Cable,
 }
 
 impl Network {
     /// Opens the network for a machine. `identity` is 32 hexadecimal digits that no other machine
-    /// has: the card's address comes of it. `hostname` is what the network calls the machine.
+    /// has: the card's address comes of it. `hostname` is what the network calls the machine, and
+    /// `reach` how much of the world it may show it.
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -116,14 +151,15 @@ impl Network {
         identity: &str,
         hostname: Option<&str>,
         publish: &[Publish],
+        reach: NetMode,
     ) -> Result<Plug, NetworkError> {
         let mac = mac(identity);
         let (mut cable, mut control, mut settings) = (None, None, Settings::default());
         match self {
             Self::None => {}
-            Self::User(Rules { host, rules }) => {
+            Self::User(rules) => {
                 let usual = user::Config::new(mac);
-                let policy = Policy { host: host.clone(), rules: rules.clone(), ..usual.policy };
+                let policy = rules.policy(reach);
                 let hostname = hostname.map(str::to_owned);
                 let config = user::Config { hostname, policy, ..usual };
                 settings = Settings::of(&config);
@@ -137,7 +173,8 @@ impl Network {
                 (cable, settings) = (Some(Cable::new(Tap::on_bridge(name, mac)?)), own.clone());
             }
         }
-        let plug = Plug { network: self.clone(), cable, control, settings };
+        let (joined, rosters) = (Vec::new(), Rosters::default());
+        let plug = Plug { network: self.clone(), cable, control, settings, joined, rosters };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -151,11 +188,48 @@ impl Network {
     /// # Errors
     /// [`Error::Network`].
     pub fn cable(&self) -> Result<Option<Cable>, Error> {
-        Ok(self.plug(&new_id(), None, &[])?.cable)
+        Ok(self.plug(&new_id(), None, &[], NetMode::Nat)?.cable)
     }
 }
 
 impl Plug {
+    /// The machine's cables, in the order of its cards.
+    pub(crate) fn cables(&self) -> Vec<Cable> {
+        self.cable.iter().chain(self.joined.iter().map(|joined| &joined.cable)).cloned().collect()
+    }
+
+    /// Joins a named network, whose switch runs, as the machine `name`.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotIsolated`], [`MachineError::Switch`].
+    pub(crate) fn join(&mut self, membership: &Membership, name: &Name) -> Result<(), Error> {
+        let Membership { name: network, subnet, mode, address, directory } = membership;
+        if *mode != NetMode::Nat
+            && matches!(self.network, Network::Tap { .. } | Network::Bridge { .. })
+        {
+            let (network, card) = (network.clone(), self.network.to_string());
+            return Err(NetworkError::NotIsolated { network, mode: *mode, card }.into());
+        }
+        let (control, rosters) = (self.control.clone(), Arc::clone(&self.rosters));
+        let (own, of) = (name.to_string(), network.to_string());
+        let told = Box::new(move |roster| {
+            let mut rosters = rosters.lock().unwrap_or_else(PoisonError::into_inner);
+            rosters.insert(of.clone(), roster);
+            if let Some(control) = &control {
+                control.set_names(names(&own, &rosters));
+            }
+        });
+        let member = Member::join(directory, name.as_str(), *address, told)
+            .map_err(|error| membership.failed(error))?;
+        self.joined.push(Joined {
+            network: network.clone(),
+            address: *address,
+            prefix: subnet.prefix(),
+            cable: Cable::new(member),
+        });
+        Ok(())
+    }
+
     /// The handle on a network that forwards.
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
         let none = || NetworkError::NoForwards(self.network.to_string());
@@ -164,12 +238,38 @@ impl Plug {
 
     /// Words for the kernel's command line, with which the guest's agent sets the card up.
     pub(crate) fn words(&self) -> String {
-        match self.cable {
-            // The card has the same name in every guest.
-            Some(_) => format!("net.ifnames=0{}", self.settings.words()),
-            None => String::new(),
+        if self.cable.is_none() && self.joined.is_empty() {
+            return String::new();
+        }
+        // Cards have the same names in every guest.
+        let mut words = format!("net.ifnames=0{}", self.settings.words());
+        for Joined { network: _, address, prefix, cable: _ } in &self.joined {
+            words.push_str(&format!(" riad.card={},{address}/{prefix}", written(mac_of(*address))));
+        }
+        words
+    }
+}
+
+/// The names that a machine is told of named networks: each member by its own, but for the machine
+/// itself and for what means something else already, and by its own before the network's.
+fn names(own: &str, rosters: &BTreeMap<String, Vec<(String, Ipv4Addr)>>) -> Vec<(String, IpAddr)> {
+    let all = rosters.iter().flat_map(|(network, roster)| {
+        roster.iter().map(move |(name, address)| (network, name, IpAddr::from(*address)))
+    });
+    let mut names = Vec::new();
+    for (network, name, address) in all {
+        // The first is what an address is called.
+        names.push((format!("{name}.{network}"), address));
+        if name != own && !["gateway", "host"].contains(&name.as_str()) {
+            names.push((name.clone(), address));
         }
     }
+    names
+}
+
+/// A card's address as people write it.
+pub(crate) fn written(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Why a guest was not let through, as a part of a sentence.
@@ -311,6 +411,21 @@ impl Rules {
             text.push_str(&format!(",{}", rule.to_string().replacen(' ', "=", 1)));
         }
         text
+    }
+}
+
+impl Rules {
+    /// What they come to on a machine that is on a named network which leaves it `reach`.
+    fn policy(&self, reach: NetMode) -> Policy {
+        let Self { host, rules } = self.clone();
+        let usual = Policy::default();
+        match reach {
+            NetMode::Nat => Policy { host, rules, ..usual },
+            NetMode::HostOnly => Policy { default: Verdict::Deny, rules: Vec::new(), host },
+            NetMode::Isolated => {
+                Policy { default: Verdict::Deny, rules: Vec::new(), host: HostAccess::Refused }
+            }
+        }
     }
 }
 

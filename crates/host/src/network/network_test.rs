@@ -52,7 +52,7 @@ fn a_card_address_is_local_and_one_machines() {
 
 #[test]
 fn the_guest_is_told_what_its_card_is_set_to() {
-    let plug = Network::default().plug("00", Some("box"), &[]).unwrap();
+    let plug = Network::default().plug("00", Some("box"), &[], NetMode::Nat).unwrap();
     let words = plug.words();
     assert!(words.starts_with("net.ifnames=0 riad.address="), "{words}");
     for name in ["riad.gateway=", "riad.dns=", "riad.search="] {
@@ -61,18 +61,77 @@ fn the_guest_is_told_what_its_card_is_set_to() {
     let own: Network = "tap=t,ip=192.0.2.5/24,gateway=192.0.2.1".parse().unwrap();
     let Network::Tap { own, .. } = own else { panic!("another network") };
     assert_eq!(own.words(), " riad.address=192.0.2.5/24 riad.gateway=192.0.2.1");
-    let none = Network::None.plug("00", None, &[]).unwrap();
+    let none = Network::None.plug("00", None, &[], NetMode::Nat).unwrap();
     assert_eq!((none.words().as_str(), none.cable.is_none()), ("", true));
 }
 
 #[test]
 fn without_a_network_nothing_is_published() {
     let publish = ["tcp:0:80".parse().unwrap()];
-    let error = Network::None.plug("00", None, &publish).unwrap_err();
+    let error = Network::None.plug("00", None, &publish, NetMode::Nat).unwrap_err();
     assert!(error.to_string().contains("'none'"), "{error}");
-    let plug = Network::default().plug("00", None, &publish).unwrap();
+    let plug = Network::default().plug("00", None, &publish, NetMode::Nat).unwrap();
     let listening = plug.control().unwrap().forwards();
     let at = Publish::from(listening[0].forward.clone()).to_string();
     assert!(at.starts_with("tcp:127.0.0.1:") && at.ends_with(":80"), "{at}");
     assert!(!at.contains(":0:"), "a port was picked: {at}");
+}
+
+#[test]
+fn a_shut_off_machine_reaches_less_than_its_rules_say() {
+    let Network::User(rules) = "user,host=8080,allow=example.com".parse().unwrap() else {
+        panic!()
+    };
+    let nat = rules.policy(NetMode::Nat);
+    assert_eq!((nat.default, nat.rules.len()), (Verdict::Allow, 1));
+    let host_only = rules.policy(NetMode::HostOnly);
+    assert!(host_only.host_allows(8080) && !host_only.host_allows(8081));
+    let isolated = rules.policy(NetMode::Isolated);
+    assert!(!isolated.host_allows(8080));
+    for policy in [host_only, isolated] {
+        assert!(policy.rules.is_empty() && !policy.may_ask("example.com"));
+    }
+}
+
+#[test]
+fn members_are_called_by_their_names_and_by_the_networks() {
+    let [one, two] = [2, 3].map(|last| Ipv4Addr::new(10, 77, 0, last));
+    let roster = [("web", one), ("host", two), ("db", two)].map(|(name, a)| (name.to_owned(), a));
+    let rosters = BTreeMap::from([("lab".to_owned(), roster.to_vec())]);
+    let names = names("web", &rosters);
+    let names: Vec<_> = names.iter().map(|(name, _)| name.as_str()).collect();
+    // Its own name is its own network's; `host` is this computer.
+    assert_eq!(names, ["web.lab", "host.lab", "db.lab", "db"]);
+}
+
+#[test]
+fn a_machine_on_a_named_network_is_told_its_card_and_hears_of_others() {
+    use riad_network::switch::{Client, Switch, listen};
+    let directory = tempfile::tempdir().unwrap();
+    let mut switch = Switch::new(listen(directory.path()).unwrap()).unwrap();
+    let holder = Client::connect(directory.path()).unwrap();
+    let thread = std::thread::spawn(move || switch.serve().unwrap());
+    let membership = |mode, last| Membership {
+        name: "lab".parse().unwrap(),
+        subnet: "10.77.0.0/24".parse().unwrap(),
+        mode,
+        address: Ipv4Addr::new(10, 77, 0, last),
+        directory: directory.path().to_owned(),
+    };
+    let machine = |name: &str| name.parse::<Name>().unwrap();
+    let mut plug = Network::None.plug("00", Some("web"), &[], NetMode::Isolated).unwrap();
+    plug.join(&membership(NetMode::Isolated, 2), &machine("web")).unwrap();
+    assert_eq!(plug.words(), "net.ifnames=0 riad.card=02:72:0a:4d:00:02,10.77.0.2/24");
+    assert_eq!(plug.cables().len(), 1);
+    let own = riad_network::switch::mac_of(Ipv4Addr::new(10, 77, 0, 2));
+    assert_eq!(plug.cables()[0].mac(), own);
+    // Not beside a card that leads out all the same.
+    plug.network = "bridge=br0".parse().unwrap();
+    let error = plug.join(&membership(NetMode::Isolated, 3), &machine("db")).unwrap_err();
+    assert!(error.to_string().contains("is isolated"), "{error}");
+    drop((plug, holder));
+    thread.join().unwrap();
+    let mut plug = Network::default().plug("00", Some("web"), &[], NetMode::Nat).unwrap();
+    let error = plug.join(&membership(NetMode::Nat, 2), &machine("web")).unwrap_err();
+    assert!(error.to_string().contains("does not run"), "{error}");
 }
