@@ -122,12 +122,12 @@ fn what_a_network_cannot_do_without_a_machine_says_so() {
 
 #[test]
 fn a_machine_whose_network_is_gone_is_told_how_to_start() {
-    let (directory, machines) = machines(&["web"]);
+    let (_directory, machines) = machines(&["web"]);
     let lab: NetName = name("lab");
     machines.create_network(&lab, None, NetMode::Nat).unwrap();
     let (folder, _) = machines.attach_network(&lab, &name("web"), None).unwrap();
     assert_eq!(folder.config().unwrap().network, Network::default());
-    fs::remove_dir_all(directory.path().join(".networks/lab")).unwrap();
+    fs::remove_dir_all(machines.network_directory(&lab)).unwrap();
     let error = Machines::networks_of(&folder, &folder.config().unwrap()).unwrap_err();
     assert!(error.to_string().contains("riad net detach lab web"), "{error}");
     machines.detach_network(&lab, &name("web")).unwrap();

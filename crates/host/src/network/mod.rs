@@ -6,27 +6,27 @@
 //! runs.
 
 mod forwards;
+mod named;
 mod publish;
 mod status;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use riad_network::switch::{Member, mac_of};
-use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule, Verdict};
-use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
+use riad_network::user::policy::{HostAccess, PolicyError, Refusal, Rule};
+use riad_network::user::{self, Control, ForwardError, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use named::Joined;
+use named::Rosters;
 pub use publish::Publish;
 pub use riad_network::user::Listen;
 pub use status::{ForwardStatus, MemberStatus, NetworkStatus};
 
 use crate::Error;
-use crate::machines::{Membership, Name, NetMode, NetName, new_id};
+use crate::machines::{NetMode, NetName, new_id};
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -124,19 +124,8 @@ pub(crate) struct Plug {
     pub(crate) joined: Vec<Joined>,
     /// Who is on them.
     rosters: Rosters,
-}
-
-/// By the networks' names: machines and their addresses.
-type Rosters = Arc<Mutex<BTreeMap<String, Vec<(String, Ipv4Addr)>>>>;
-
-/// A named network that a machine is on.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) network: NetName,
-    pub(crate) address: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub(crate) prefix: u8,
-    pub(crate) cable: Cable,
+    /// How much of the world they leave the machine.
+    reach: NetMode,
 }
 
 impl Network {
@@ -174,7 +163,8 @@ impl Network {
             }
         }
         let (joined, rosters) = (Vec::new(), Rosters::default());
-        let plug = Plug { network: self.clone(), cable, control, settings, joined, rosters };
+        let network = self.clone();
+        let plug = Plug { network, cable, control, settings, joined, rosters, reach };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -198,38 +188,6 @@ impl Plug {
         self.cable.iter().chain(self.joined.iter().map(|joined| &joined.cable)).cloned().collect()
     }
 
-    /// Joins a named network, whose switch runs, as the machine `name`.
-    ///
-    /// # Errors
-    /// [`NetworkError::NotIsolated`], [`MachineError::Switch`].
-    pub(crate) fn join(&mut self, membership: &Membership, name: &Name) -> Result<(), Error> {
-        let Membership { name: network, subnet, mode, address, directory } = membership;
-        if *mode != NetMode::Nat
-            && matches!(self.network, Network::Tap { .. } | Network::Bridge { .. })
-        {
-            let (network, card) = (network.clone(), self.network.to_string());
-            return Err(NetworkError::NotIsolated { network, mode: *mode, card }.into());
-        }
-        let (control, rosters) = (self.control.clone(), Arc::clone(&self.rosters));
-        let (own, of) = (name.to_string(), network.to_string());
-        let told = Box::new(move |roster| {
-            let mut rosters = rosters.lock().unwrap_or_else(PoisonError::into_inner);
-            rosters.insert(of.clone(), roster);
-            if let Some(control) = &control {
-                control.set_names(names(&own, &rosters));
-            }
-        });
-        let member = Member::join(directory, name.as_str(), *address, told)
-            .map_err(|error| membership.failed(error))?;
-        self.joined.push(Joined {
-            network: network.clone(),
-            address: *address,
-            prefix: subnet.prefix(),
-            cable: Cable::new(member),
-        });
-        Ok(())
-    }
-
     /// The handle on a network that forwards.
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
         let none = || NetworkError::NoForwards(self.network.to_string());
@@ -243,28 +201,9 @@ impl Plug {
         }
         // Cards have the same names in every guest.
         let mut words = format!("net.ifnames=0{}", self.settings.words());
-        for Joined { network: _, address, prefix, cable: _ } in &self.joined {
-            words.push_str(&format!(" riad.card={},{address}/{prefix}", written(mac_of(*address))));
-        }
+        self.joined.iter().for_each(|joined| words.push_str(&joined.words()));
         words
     }
-}
-
-/// The names that a machine is told of named networks: each member by its own, but for the machine
-/// itself and for what means something else already, and by its own before the network's.
-fn names(own: &str, rosters: &BTreeMap<String, Vec<(String, Ipv4Addr)>>) -> Vec<(String, IpAddr)> {
-    let all = rosters.iter().flat_map(|(network, roster)| {
-        roster.iter().map(move |(name, address)| (network, name, IpAddr::from(*address)))
-    });
-    let mut names = Vec::new();
-    for (network, name, address) in all {
-        // The first is what an address is called.
-        names.push((format!("{name}.{network}"), address));
-        if name != own && !["gateway", "host"].contains(&name.as_str()) {
-            names.push((name.clone(), address));
-        }
-    }
-    names
 }
 
 /// A card's address as people write it.
@@ -411,21 +350,6 @@ impl Rules {
             text.push_str(&format!(",{}", rule.to_string().replacen(' ', "=", 1)));
         }
         text
-    }
-}
-
-impl Rules {
-    /// What they come to on a machine that is on a named network which leaves it `reach`.
-    fn policy(&self, reach: NetMode) -> Policy {
-        let Self { host, rules } = self.clone();
-        let usual = Policy::default();
-        match reach {
-            NetMode::Nat => Policy { host, rules, ..usual },
-            NetMode::HostOnly => Policy { default: Verdict::Deny, rules: Vec::new(), host },
-            NetMode::Isolated => {
-                Policy { default: Verdict::Deny, rules: Vec::new(), host: HostAccess::Refused }
-            }
-        }
     }
 }
 
