@@ -12,6 +12,7 @@
 //! does: so the two cannot disagree. An address is given out while the directory's lock is held, and
 //! stays the machine's until it is detached.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -490,16 +491,21 @@ fn free_address(info: &NetInfo, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Ma
     let NetInfo { name, subnet, members, .. } = info;
     let first = subnet.network().to_bits();
     let last = subnet.broadcast().to_bits();
-    let holder = |address: Ipv4Addr| members.iter().find(|(_, theirs)| *theirs == address);
+    // One that was detached has its address until it is stopped; a switch that cannot be asked tells
+    // of nobody, and refuses who comes with another's address.
+    let running = info.running().ok().flatten().unwrap_or_default().members;
+    let all = members.iter().map(|(name, address)| (name.to_string(), *address));
+    let all = all.chain(running.into_iter().map(|member| (member.name, member.address)));
+    let taken: BTreeMap<Ipv4Addr, String> = all.map(|(name, address)| (address, name)).collect();
     let Some(address) = wanted else {
         let mut all = (first + 2..last).map(Ipv4Addr::from);
         return all
-            .find(|address| holder(*address).is_none())
+            .find(|address| !taken.contains_key(address))
             .ok_or_else(|| MachineError::NetworkFull(name.clone()));
     };
     let reason = if !(first + 1..last).contains(&address.to_bits()) {
         format!("the network's are {} to {}", Ipv4Addr::from(first + 1), Ipv4Addr::from(last - 1))
-    } else if let Some((machine, _)) = holder(address) {
+    } else if let Some(machine) = taken.get(&address) {
         format!("it is machine {machine}'s")
     } else {
         return Ok(address);

@@ -133,3 +133,29 @@ fn a_machine_whose_network_is_gone_is_told_how_to_start() {
     machines.detach_network(&lab, &name("web")).unwrap();
     assert!(Machines::networks_of(&folder, &folder.config().unwrap()).unwrap().is_empty());
 }
+
+#[test]
+fn an_address_is_not_given_away_while_a_machine_that_left_runs_with_it() {
+    use riad_network::switch::{Member, Switch, listen};
+    let (_directory, machines) = machines(&["web", "db"]);
+    let lab: NetName = name("lab");
+    machines.create_network(&lab, None, NetMode::Nat).unwrap();
+    let (_, address) = machines.attach_network(&lab, &name("web"), None).unwrap();
+    let place = machines.network_directory(&lab);
+    let mut switch = Switch::new(listen(&place).unwrap()).unwrap();
+    let holder = Client::connect(&place).unwrap();
+    holder.hold().unwrap();
+    let thread = std::thread::spawn(move || switch.serve().unwrap());
+    let web = Member::join(&place, "web", address, Box::new(|_| {})).unwrap();
+    machines.detach_network(&lab, &name("web")).unwrap();
+    let error = machines.attach_network(&lab, &name("db"), Some(address)).unwrap_err();
+    assert!(error.to_string().contains("machine web's"), "{error}");
+    let error = machines.remove_network(&lab).unwrap_err();
+    assert!(matches!(error, MachineError::NetworkInUse(_)), "{error}");
+    let (_, other) = machines.attach_network(&lab, &name("db"), None).unwrap();
+    assert_ne!(other, address);
+    let running = machines.network(&lab).unwrap().running().unwrap().unwrap();
+    assert_eq!(running.members[0].name, "web");
+    drop((web, holder));
+    thread.join().unwrap();
+}

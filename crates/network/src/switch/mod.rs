@@ -139,7 +139,9 @@ impl Switch {
 
     /// Whether nobody is connected, those included who wait to be taken.
     pub fn is_idle(&mut self) -> bool {
-        self.accept();
+        if self.ports.is_empty() {
+            self.accept();
+        }
         self.ports.is_empty()
     }
 
@@ -170,7 +172,7 @@ impl Switch {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Whoever comes when there is no room is not let in; when the host has no descriptors, it waits.
+        // Whoever comes when there is no room is sent away.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
             let token = self.next;
             if self.ports.len() >= MOST_PORTS || self.watch(&socket, token, false).is_err() {
@@ -246,7 +248,8 @@ impl Switch {
             return Then::Stay;
         };
         station.counts.sent += 1;
-        let from = station.name.clone();
+        // Seldom is anybody kept apart.
+        let from = (!self.cuts.is_empty()).then(|| station.name.clone());
         let group = to[0] & 1 != 0;
         let one = self.stations.get(&to).copied().filter(|_| !group);
         let all: Vec<u64> = match group {
@@ -258,7 +261,7 @@ impl Switch {
             else {
                 continue;
             };
-            if !self.cuts.is_empty() && self.cuts.contains(&pair(&from, &station.name)) {
+            if from.as_ref().is_some_and(|from| self.cuts.contains(&pair(from, &station.name))) {
                 continue;
             }
             match rustix::net::send(&*socket, message, SendFlags::NOSIGNAL) {
