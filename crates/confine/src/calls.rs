@@ -156,6 +156,11 @@ pub(crate) const SERVE: &[Call] = &[
     (nr::setsockopt, equals(2, libc::SO_SNDTIMEO as u32)),
 ];
 
+/// The switch of a named network: who comes to its socket, and how the last that goes takes that socket
+/// along, while nobody else looks for it.
+pub(crate) const SWITCH: &[Call] =
+    &[(nr::accept4, Always), (nr::flock, Always), (nr::unlink, Always), (nr::unlinkat, Always)];
+
 /// A card whose other end is a tap device: what the guest takes of it.
 pub(crate) const TAP: &[Call] = &[(nr::ioctl, equals(1, sys::TUNSETOFFLOAD))];
 

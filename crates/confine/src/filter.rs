@@ -48,7 +48,8 @@ impl Filters {
     /// Confines the process, if this is its one thread: to what it itself needs as a thread of that
     /// kind, and what the threads of a machine need.
     pub(crate) fn confine(&self, own: Kind) -> Result<(), FilterError> {
-        let kinds = Kind::MACHINE.into_iter().chain([own]);
+        let others = Kind::MACHINE.into_iter().filter(|_| own.runs_a_guest());
+        let kinds = others.chain([own]);
         let traces = if self.traces { TRACE } else { &[] };
         let calls = kinds.flat_map(|kind| kind.calls(self.means));
         let program = only(calls.chain(traces))?;

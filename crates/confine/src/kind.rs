@@ -2,7 +2,8 @@
 
 use crate::calls::{
     Call, DISK, EVENTS, FILES, INTERNET, KVM, LIFE, MEMORY, NEW_CODE, NEW_MACHINE, NEW_THREADS,
-    OPEN_KVM, READ, RESOLVERS, SERVE, SHORT_DISK, SIGNAL_OWN, STREAMS, TAP, TERMINAL, TREES, WRITE,
+    OPEN_KVM, READ, RESOLVERS, SERVE, SHORT_DISK, SIGNAL_OWN, STREAMS, SWITCH, TAP, TERMINAL,
+    TREES, WRITE,
 };
 
 /// What some processes have for their machines, and others have not.
@@ -43,11 +44,14 @@ pub enum Kind {
     /// Does so in the process of the command that was typed: carries streams, knows a terminal, and
     /// has no files at all.
     Command,
+    /// Moves frames between the machines of a named network, in a process of its own: over streams that
+    /// are open, and those of whoever comes.
+    Switch,
 }
 
 impl Kind {
     /// All kinds. A new one is added here, and gets its line in [`groups`](Self::groups).
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Vcpu,
         Self::Timer,
         Self::Gatherer,
@@ -58,6 +62,7 @@ impl Kind {
         Self::Control,
         Self::Builder,
         Self::Command,
+        Self::Switch,
     ];
 
     /// Those that every machine has.
@@ -80,6 +85,7 @@ impl Kind {
             Self::Disk => &[LIFE, MEMORY, WRITE, READ, DISK],
             Self::Device => &[LIFE, MEMORY, WRITE, READ, EVENTS, STREAMS],
             Self::Network => &[LIFE, MEMORY, WRITE, READ, EVENTS, STREAMS, TAP],
+            Self::Switch => &[LIFE, MEMORY, WRITE, READ, EVENTS, STREAMS, SWITCH],
             Self::Listener => &[LIFE, MEMORY, WRITE, READ, STREAMS],
             Self::Control => &[
                 LIFE,
@@ -142,6 +148,12 @@ impl Kind {
             _ => &[],
         };
         self.groups().iter().chain(on_kvm).chain(on_network).flat_map(|group| group.iter())
+    }
+
+    /// Whether a process whose first thread is of this kind runs a guest, and so has threads of other
+    /// kinds. One that does not starts none, and keeps to its kind's calls from the first.
+    pub(crate) fn runs_a_guest(self) -> bool {
+        !matches!(self, Self::Switch)
     }
 
     /// Its place in tables.

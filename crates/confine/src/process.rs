@@ -89,7 +89,7 @@ impl Process {
             return Vec::new();
         }
         sys::forget_environment(&KEPT);
-        if taken.contains(&"seccomp") {
+        if taken.contains(&"seccomp") && self.own.runs_a_guest() {
             thread::keep_to(filters, self.own);
         }
         taken.into_iter().map(str::to_owned).collect()

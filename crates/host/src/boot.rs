@@ -282,9 +282,9 @@ impl Booting {
         &self.console
     }
 
-    /// Its network card, if it has one.
-    pub(crate) fn net(&self) -> Option<&NetHandle> {
-        self.vm.net()
+    /// Its network cards, in their order.
+    pub(crate) fn nets(&self) -> &[NetHandle] {
+        self.vm.nets()
     }
 
     /// The way to its agent, once that answers.

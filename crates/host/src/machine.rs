@@ -15,6 +15,7 @@ use crate::boot::Booted;
 use crate::images::{self, ImageOptions};
 use crate::kernel::read;
 use crate::limits::Limits;
+use crate::machines::NetMode;
 use crate::network::{Network, Plug, Publish};
 use crate::room::{self, Room};
 use crate::timings::Stopwatch;
@@ -88,8 +89,9 @@ impl Machine {
         };
         // What was typed wrong is said before anything is built.
         config.check().map_err(Error::Vm)?;
-        let plug = options.network.plug(&machines::new_id(), None, &options.publish)?;
-        config.cable = plug.cable.clone();
+        let plug =
+            options.network.plug(&machines::new_id(), None, &options.publish, NetMode::Nat)?;
+        config.cables = plug.cables();
         watch.ended(Stage::Start);
 
         observer.stage(Stage::Image);

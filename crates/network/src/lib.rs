@@ -1,7 +1,8 @@
 //! The network behind a guest's network card, on the host's side.
 //!
 //! A card has a cable, and at its other end is a [`Link`]: a network that needs neither root nor a tap
-//! device, in the VM's own process ([`user`]); a tap device where the host lends one; or a test.
+//! device, in the VM's own process ([`user`]); a switch that leads to other machines ([`switch`]); a tap
+//! device where the host lends one; or a test.
 //! [`link`] says what passes between card and link, and who calls whom. Before any link can be put a
 //! tap that writes down what goes by ([`capture`]) and a cable that misbehaves ([`faults`]).
 //!
@@ -14,6 +15,7 @@ pub mod faults;
 pub mod header;
 pub mod link;
 pub mod pair;
+pub mod switch;
 mod sys;
 pub mod tap;
 pub mod user;

@@ -108,9 +108,6 @@ pub(crate) enum Verb {
     /// Forwards: what of a machine can be reached from this computer
     #[command(subcommand)]
     Forward(ForwardVerb),
-    /// What goes over a machine's network: whom it reaches, what is captured, how it misbehaves
-    #[command(subcommand)]
-    Net(crate::net::NetVerb),
     Why(OneArgs),
     Set(SetArgs),
     /// Keep machines from being deleted
@@ -126,6 +123,9 @@ pub(crate) enum Verb {
     /// Disks: what is attached to machines, and outlives them
     #[command(subcommand)]
     Disk(DiskVerb),
+    /// Networks: between machines, whom they reach, what is captured, and how they misbehave
+    #[command(subcommand)]
+    Net(crate::net::NetVerb),
     /// Images: what machines are made from
     #[command(subcommand)]
     Image(ImageVerb),
@@ -149,6 +149,12 @@ pub(crate) enum Verb {
     Vm {
         /// The machine's folder
         folder: PathBuf,
+    },
+    /// Be the switch of a network; its socket is standard input
+    #[command(hide = true)]
+    Switch {
+        /// The network's directory
+        directory: PathBuf,
     },
     /// Be the process that makes an image: what is wanted comes from standard input
     #[command(hide = true)]

@@ -40,7 +40,7 @@ pub(crate) fn boot(args: BootArgs) -> Result<ExitCode, Failure> {
         cpu,
         code_cache: code_cache.0,
         disks: disks(&disk)?,
-        cable: net.cable()?,
+        cables: net.cable()?.into_iter().collect(),
         vsock: false,
         debug_exit: !no_debug_exit,
     };

@@ -70,6 +70,7 @@ enum Names {
     Machines,
     Images,
     Disks,
+    Networks,
 }
 
 /// The names there are; none where they cannot be read, for nothing may be said here.
@@ -82,6 +83,10 @@ fn names(which: Names) -> Vec<String> {
         Names::Disks => {
             let disks = Machines::open().and_then(|machines| machines.disks());
             disks.unwrap_or_default().iter().map(|(name, _)| name.to_string()).collect()
+        }
+        Names::Networks => {
+            let networks = Machines::open().and_then(|machines| machines.networks());
+            networks.unwrap_or_default().iter().map(|(name, _)| name.to_string()).collect()
         }
         Names::Images => {
             let listed = images::list().unwrap_or_default();
@@ -214,7 +219,11 @@ fn values(
     }
     match (path, argument.get_id().as_str()) {
         // A name that is not to be taken yet.
-        (["create", ..], "name") | (["disk", "create"], "disk") | (_, "new") => Vec::new(),
+        (["create", ..], "name")
+        | (["disk", "create"], "disk")
+        | (["net", "create"], "network")
+        | (_, "new") => Vec::new(),
+        (["net", ..] | ["create"], "network" | "networks") => names(Names::Networks),
         (["disk", ..], "disk" | "disks") => names(Names::Disks),
         (["image", "build" | "import"], _) => Vec::new(),
         (["image", ..], "name" | "names") | (_, "image") => names(Names::Images),

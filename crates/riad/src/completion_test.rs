@@ -10,6 +10,7 @@ fn after(line: &str) -> Vec<String> {
         Names::Machines => ["dev", "db", "web"].map(str::to_owned).to_vec(),
         Names::Images => ["debian", "mine"].map(str::to_owned).to_vec(),
         Names::Disks => vec!["data".to_owned()],
+        Names::Networks => vec!["lab".to_owned()],
     })
 }
 
@@ -43,6 +44,10 @@ fn verbs_names_and_values_are_completed() {
         ("riad disk attach d", &["data"]),
         ("riad disk attach data w", &["web"]),
         ("riad disk create d", &[]),
+        ("riad net attach l", &["lab"]),
+        ("riad net attach lab w", &["web"]),
+        ("riad net create l", &[]),
+        ("riad create --network l", &["lab"]),
         ("riad image rm m", &["mine"]),
         ("riad --format y", &["yaml"]),
         ("riad run --engine soft:", &["soft:interp"]),

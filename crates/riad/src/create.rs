@@ -8,14 +8,25 @@ use riad_host::{Error, ImageOptions, ImageRef, Network, default_cpus, invoker};
 use riad_vmm::{CpuModel, EngineKind, VmConfig};
 
 use crate::args::{CreateArgs, Fit, Hardware};
+use crate::net;
 use crate::provision::read_scripts;
 use crate::report::Failure;
 use crate::signals::Signals;
 use crate::status::Status;
 
 pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
-    let CreateArgs { name, image, hardware, networking, disk, boot, fit, provision, sources } =
-        args;
+    let CreateArgs {
+        name,
+        image,
+        hardware,
+        networking,
+        networks,
+        disk,
+        boot,
+        fit,
+        provision,
+        sources,
+    } = args;
     let Hardware { cpus, memory, engine, cpu, code_cache } = hardware;
     let (network, publish) = networking.network()?;
     let new = NewMachine {
@@ -30,8 +41,13 @@ pub(crate) fn create(args: CreateArgs) -> Result<ExitCode, Failure> {
         guest: guest_setup(fit)?,
         scripts: read_scripts(&provision)?,
     };
+    let machines = Machines::open()?;
+    net::check(&machines, &networks)?;
     let signals = Signals::watch()?;
     make(&name, &ImageOptions { engine, ..sources.options(image) }, &new, signals)?;
+    for network in &networks {
+        machines.attach_network(network, &name, None)?;
+    }
     eprintln!("riad: machine {name} is made: `riad start {name}`");
     Ok(ExitCode::SUCCESS)
 }

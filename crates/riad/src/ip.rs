@@ -24,8 +24,12 @@ pub(crate) fn ip(args: OneArgs, format: Option<Format>) -> Result<ExitCode, Fail
 
 /// The machine's addresses: those that it was given, or else those that it says it has.
 pub(crate) fn addresses(folder: &Folder) -> Result<Vec<String>, Failure> {
-    let given = riad_host::process::Connection::open(folder)?.network()?.addresses;
-    if !given.is_empty() {
+    let status = riad_host::process::Connection::open(folder)?.network()?;
+    // A card of no network that gives addresses: its guest knows.
+    let is_known = !status.addresses.is_empty() || status.mac.is_none();
+    let named = status.networks.into_iter().map(|network| network.address);
+    let given: Vec<_> = status.addresses.into_iter().chain(named).collect();
+    if is_known {
         let bare = |address: String| address.split('/').next().unwrap_or_default().to_owned();
         return Ok(given.into_iter().map(bare).collect());
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use riad_host::machines::{Folder, Machines, RunState, Script, State};
+use riad_host::machines::{AttachedNetwork, Folder, Machines, RunState, Script, State};
 use riad_host::{Publish, Size, printable};
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ struct Row {
     boot: Option<&'static str>,
     /// What the network card is plugged into, as `--net` takes it.
     network: Option<String>,
+    /// Named networks that it is on, from its next start on.
+    networks: Vec<AttachedNetwork>,
     /// What comes in here at each start and goes to the guest, as `--publish` takes it.
     publish: Option<Vec<Publish>>,
     protected: Option<bool>,
@@ -94,6 +96,7 @@ impl Row {
             cpu: config.map(|config| config.cpu.name()),
             boot: config.map(|config| config.boot.name()),
             network: config.map(|config| config.network.to_string()),
+            networks: config.map(|config| config.networks.clone()).unwrap_or_default(),
             publish: config.map(|config| config.publish.clone()),
             protected: config.map(|config| config.protected),
             user: folder.user().unwrap_or_default(),
@@ -209,6 +212,9 @@ fn page(row: &Row) -> String {
     line("processor model", row.cpu.map(str::to_owned));
     line("boot", row.boot.map(str::to_owned));
     line("network", row.network.as_deref().map(printable));
+    for AttachedNetwork { name, address } in &row.networks {
+        line("on network", Some(format!("{} as {address}", printable(name))));
+    }
     for publish in row.publish.iter().flatten() {
         line("publishes", Some(printable(&publish.to_string())));
     }

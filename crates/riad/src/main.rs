@@ -32,6 +32,7 @@ mod stats;
 mod status;
 mod stop;
 mod sweep;
+mod switch;
 mod terminal;
 mod top;
 mod vm;
@@ -100,7 +101,6 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Ip(args) => ip::ip(args, format),
         Verb::SshConfig(args) => ssh_config::ssh_config(args),
         Verb::Forward(verb) => forward::forward(verb, format),
-        Verb::Net(verb) => net::net(verb, format),
         Verb::Why(args) => why::why(args, format),
         Verb::Set(args) => set::set(args, format),
         Verb::Protect(args) => set::protect(args, true),
@@ -109,8 +109,10 @@ fn verb(cli: Cli, began: Instant) -> Result<ExitCode, Failure> {
         Verb::Rename(args) => rename::rename(args),
         Verb::Clone(args) => rename::clone(args),
         Verb::Vm { folder } => vm::vm(folder),
+        Verb::Switch { directory } => switch::switch(&directory),
         Verb::Boot(args) => boot::boot(args),
         Verb::Disk(verb) => disk::disk(verb, format),
+        Verb::Net(verb) => net::net(verb, format),
         Verb::Image(verb) => image::image(verb, format),
         Verb::Doctor => doctor::doctor(format),
         Verb::Completion { shell } => completion::completion(shell),

@@ -136,8 +136,8 @@ pub struct VmConfig {
     pub code_cache: u64,
     /// The disks, virtio-blk.
     pub disks: Disks,
-    /// The network card's cable, virtio-net; without one there is no card.
-    pub cable: Option<Cable>,
+    /// The network cards' cables, virtio-net, in the order the guest finds the cards.
+    pub cables: Vec<Cable>,
     /// Whether there is a vsock.
     pub vsock: bool,
     /// Whether port 0xf4 ends the machine, as QEMU's `isa-debug-exit` does.
@@ -161,7 +161,7 @@ impl Default for VmConfig {
             cpu: CpuModel::Riad,
             code_cache: Self::DEFAULT_CODE_CACHE,
             disks: Vec::new(),
-            cable: None,
+            cables: Vec::new(),
             vsock: false,
             debug_exit: false,
         }

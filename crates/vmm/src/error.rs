@@ -37,11 +37,15 @@ pub enum Error {
     /// A number of disks no machine has.
     #[error("{0} disks are more than a machine takes; it takes {1}")]
     Disks(usize, usize),
+    /// A number of network cards no machine has.
+    #[error("{0} network cards are more than a machine takes; it takes {1}")]
+    Cables(usize, usize),
     /// A saved network card with nowhere to go.
     #[error(
-        "the saved machine has a network card, and was given no network: give it one to restore it"
+        "the saved machine has {0} network cards, and was given fewer networks: give it one for each to \
+         restore it"
     )]
-    NoCable,
+    NoCable(usize),
     /// The memory cannot be laid out.
     #[error(transparent)]
     Map(#[from] MapError),

@@ -14,11 +14,20 @@ use riad_machine::pc::Function;
 use crate::snapshot::Snapshot;
 use crate::{Console, Error, GUEST_CID, VmConfig, VsockHandle};
 
+/// Network cards that a machine can have.
+pub(crate) const MOST_CARDS: usize = 1 + (slot::LAST - slot::NET_MORE + 1) as usize;
+
+/// Where network cards are: the first has a place of its own.
+fn card_slots() -> impl Iterator<Item = u8> {
+    std::iter::once(slot::NET).chain(slot::NET_MORE..=slot::LAST)
+}
+
 /// The devices, and the host's ends of those that have one.
 #[derive(Default)]
 pub(crate) struct Functions {
     pub(crate) functions: Vec<Function>,
-    pub(crate) net: Option<NetHandle>,
+    /// Of its network cards, in their order.
+    pub(crate) nets: Vec<NetHandle>,
     pub(crate) vsock: Option<VsockHandle>,
     pub(crate) virtio_console: Option<ConsoleHandle>,
     /// Of its disks, in their order.
@@ -28,15 +37,18 @@ pub(crate) struct Functions {
 impl Functions {
     /// New devices for a machine.
     pub(crate) fn new(config: &VmConfig, console: &Console) -> Result<Self, Error> {
-        let most = usize::from(slot::LAST - slot::DISK_FIRST) + 1;
+        let most = usize::from(slot::DISK_LAST - slot::DISK_FIRST) + 1;
         if config.disks.len() > most {
             return Err(Error::Disks(config.disks.len(), most));
         }
+        if config.cables.len() > MOST_CARDS {
+            return Err(Error::Cables(config.cables.len(), MOST_CARDS));
+        }
         let mut all = Self::default();
-        if let Some(cable) = &config.cable {
+        for (cable, at) in config.cables.iter().zip(card_slots()) {
             let (device, handle) = Net::new(cable.clone());
-            all.net = Some(handle);
-            all.add(slot::NET, device);
+            all.nets.push(handle);
+            all.add(at, device);
         }
         if config.vsock {
             let (device, handle) = Vsock::new(GUEST_CID);
@@ -56,7 +68,7 @@ impl Functions {
     }
 
     /// The devices of a snapshot, in its order. A machine that was saved without a network card has
-    /// none, whatever there is to plug it into.
+    /// none, whatever there is to plug it into; cards take their cables in order.
     pub(crate) fn restore(
         config: &VmConfig,
         snapshot: &Snapshot,
@@ -68,7 +80,10 @@ impl Functions {
         if wanted != disks.len() {
             return Err(Error::Disks(disks.len(), wanted));
         }
+        let is_card = |state: &DeviceState| matches!(state, DeviceState::Net(_));
+        let cards = saved.iter().filter(|f| is_card(&f.function.device)).count();
         let mut disks = disks.iter();
+        let mut cables = config.cables.iter();
         let mut all = Self::default();
         for function in saved {
             let at = function.slot;
@@ -78,9 +93,9 @@ impl Functions {
                     None => return Err(Error::Disks(0, wanted)),
                 },
                 DeviceState::Net(state) => {
-                    let cable = config.cable.clone().ok_or(Error::NoCable)?;
-                    let (device, handle) = Net::restore(cable, state);
-                    all.net = Some(handle);
+                    let cable = cables.next().ok_or(Error::NoCable(cards))?;
+                    let (device, handle) = Net::restore(cable.clone(), state);
+                    all.nets.push(handle);
                     all.add(at, device);
                 }
                 DeviceState::Rng(state) => all.add(at, Rng::restore(Box::new(HostEntropy), state)),

@@ -19,7 +19,7 @@ struct Inner {
     /// Set once each thread runs.
     vcpus: Vec<OnceLock<ThreadClock>>,
     disks: Vec<BlkHandle>,
-    net: Option<NetHandle>,
+    nets: Vec<NetHandle>,
     clock: Arc<HostClock>,
 }
 
@@ -32,7 +32,7 @@ pub struct Reading {
     pub vcpus: Vec<Duration>,
     /// What each of its disks has served.
     pub disks: Vec<BlkCounts>,
-    /// What has gone through its network card, if it has one.
+    /// What has gone through its network cards together, if it has any.
     pub net: Option<NetCounters>,
 }
 
@@ -40,11 +40,11 @@ impl Meter {
     pub(crate) fn new(
         cpus: u32,
         disks: Vec<BlkHandle>,
-        net: Option<NetHandle>,
+        nets: Vec<NetHandle>,
         clock: Arc<HostClock>,
     ) -> Self {
         let vcpus = (0..cpus).map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { vcpus, disks, net, clock }))
+        Self(Arc::new(Inner { vcpus, disks, nets, clock }))
     }
 
     /// A processor runs on the thread of that clock.
@@ -58,13 +58,13 @@ impl Meter {
     /// What it shows now.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let Inner { vcpus, disks, net, clock } = &*self.0;
+        let Inner { vcpus, disks, nets, clock } = &*self.0;
         let time = |vcpu: &OnceLock<ThreadClock>| vcpu.get().and_then(|clock| clock.time());
         Reading {
             uptime: Duration::from_nanos(clock.now()),
             vcpus: vcpus.iter().map(|vcpu| time(vcpu).unwrap_or_default()).collect(),
             disks: disks.iter().map(|disk| disk.counts()).collect(),
-            net: net.as_ref().map(NetHandle::counters),
+            net: nets.iter().map(NetHandle::counters).reduce(NetCounters::plus),
         }
     }
 }

@@ -124,7 +124,7 @@ pub struct Vm {
     /// Until somebody takes it.
     endings: Option<Receiver<Ending>>,
     threads: Vec<JoinHandle<()>>,
-    net: Option<NetHandle>,
+    nets: Vec<NetHandle>,
     vsock: Option<VsockHandle>,
     console: Console,
     virtio_console: Option<ConsoleHandle>,
@@ -246,7 +246,7 @@ impl Vm {
             control: Arc::clone(&control),
             handles: Arc::clone(&known),
         });
-        let Functions { functions, net, vsock, virtio_console, disks } = match &snapshot {
+        let Functions { functions, nets, vsock, virtio_console, disks } = match &snapshot {
             Some(snapshot) => Functions::restore(config, snapshot, console)?,
             None => Functions::new(config, console)?,
         };
@@ -264,7 +264,7 @@ impl Vm {
         }
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
-        let meter = Meter::new(cpus, disks.clone(), net.clone(), Arc::clone(&clock));
+        let meter = Meter::new(cpus, disks.clone(), nets.clone(), Arc::clone(&clock));
         let mut vm = Self {
             engine,
             tsc_khz,
@@ -279,7 +279,7 @@ impl Vm {
             sender,
             endings: Some(endings),
             threads: Vec::new(),
-            net,
+            nets,
             vsock,
             console: console.clone(),
             virtio_console,
@@ -334,10 +334,10 @@ impl Vm {
         self.endings.take()
     }
 
-    /// The machine's network card, when it has one: its cable and its counters.
+    /// The machine's network cards, in their order: their cables and their counters.
     #[must_use]
-    pub fn net(&self) -> Option<&NetHandle> {
-        self.net.as_ref()
+    pub fn nets(&self) -> &[NetHandle] {
+        &self.nets
     }
 
     /// The way to talk to the guest, when the machine has a vsock.

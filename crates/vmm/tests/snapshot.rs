@@ -44,8 +44,8 @@ impl Output {
 
 fn config() -> VmConfig {
     let [link, _] = Pair::new([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]], 1500).unwrap();
-    let cable = Some(Cable::new(link));
-    VmConfig { memory: 16 << 20, cable, vsock: true, debug_exit: true, ..VmConfig::default() }
+    let cables = vec![Cable::new(link)];
+    VmConfig { memory: 16 << 20, cables, vsock: true, debug_exit: true, ..VmConfig::default() }
 }
 
 fn our_guest() -> Guest {
@@ -237,15 +237,38 @@ fn a_saved_network_card_needs_a_network() {
     let snapshot = vm.save().unwrap();
     let folder = tempfile::tempdir().unwrap();
     snapshot.write(vm.memory(), folder.path()).unwrap();
-    let without = VmConfig { cable: None, ..config() };
+    let without = VmConfig { cables: Vec::new(), ..config() };
     let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
     let error = Vm::restore(&without, snapshot, memory, &output.console()).err().unwrap();
-    assert!(matches!(error, riad_vmm::Error::NoCable), "{error}");
+    assert!(matches!(error, riad_vmm::Error::NoCable(1)), "{error}");
     // One that was saved without a card has none, whatever there is to plug it into.
     let vm = Vm::start_paused(&without, &our_guest(), &output.console()).unwrap();
-    assert!(vm.net().is_none());
+    assert!(vm.nets().is_empty());
     vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
     let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
     let vm = Vm::restore(&config(), snapshot, memory, &output.console()).unwrap();
-    assert!(vm.net().is_none());
+    assert!(vm.nets().is_empty());
+}
+
+#[test]
+fn a_machine_has_several_network_cards_and_takes_each_along() {
+    let output = Output::default();
+    let cards = |count: usize| VmConfig {
+        cables: (0..count).flat_map(|_| config().cables).collect(),
+        ..config()
+    };
+    let vm = Vm::start_paused(&cards(3), &our_guest(), &output.console()).unwrap();
+    assert_eq!(vm.nets().len(), 3);
+    vm.nets()[1].plug(false);
+    let folder = tempfile::tempdir().unwrap();
+    vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
+    drop(vm);
+    let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+    let error = Vm::restore(&cards(2), snapshot, memory, &output.console()).err().unwrap();
+    assert!(matches!(error, riad_vmm::Error::NoCable(3)), "{error}");
+    let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
+    let vm = Vm::restore(&cards(3), snapshot, memory, &output.console()).unwrap();
+    assert_eq!(vm.nets().iter().map(|card| card.up()).collect::<Vec<_>>(), [true, false, true]);
+    let error = Vm::start_paused(&cards(9), &our_guest(), &output.console()).err().unwrap();
+    assert!(matches!(error, riad_vmm::Error::Cables(9, 5)), "{error}");
 }

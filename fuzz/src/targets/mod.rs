@@ -10,6 +10,7 @@ mod index;
 mod kernel;
 mod network;
 mod qcow2;
+mod switch;
 mod translate;
 mod virtio;
 
@@ -56,6 +57,7 @@ pub static TARGETS: &[Target] = &[
     virtio::NET,
     virtio::VSOCK,
     network::NETWORK,
+    switch::SWITCH,
     board::BOARD,
     board::PCI,
     board::LAPIC,

@@ -31,7 +31,7 @@ pub(crate) struct BootOptions {
     pub(crate) init: Option<Init>,
     /// `riad.hostname=`; the image's own `/etc/hostname` otherwise.
     pub(crate) hostname: Option<String>,
-    /// `riad.address=`, `riad.gateway=`, `riad.dns=` and `riad.search=`.
+    /// `riad.address=`, `riad.gateway=`, `riad.dns=`, `riad.search=` and `riad.card=`.
     pub(crate) network: NetworkOptions,
     /// `riad.timescale=`: how many times slower than usual this processor may be.
     pub(crate) time_scale: u32,

@@ -1,5 +1,5 @@
-//! The network card, set up as the host says on the kernel's command line: at once, with no program of
-//! the image's and nothing to wait for. Without those words the card is left to the image.
+//! The network cards, set up as the host says on the kernel's command line: at once, with no program of
+//! the image's and nothing to wait for. Without those words a card is left to the image.
 //!
 //! The kernel is told over rtnetlink (rtnetlink(7)); name servers are told in a file in memory, which
 //! `/etc/resolv.conf` is a link to in images of Riad's, or in that file itself, unless somebody made it
@@ -38,7 +38,21 @@ pub(crate) struct NetworkOptions {
     pub(crate) name_servers: Vec<IpAddr>,
     /// `riad.search=`: where short names are looked for.
     pub(crate) search: Vec<String>,
+    /// `riad.card=`, once for each: further cards.
+    pub(crate) cards: Vec<CardOptions>,
 }
+
+/// A card that leads to somebody, but not to everywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CardOptions {
+    /// Its hardware address, as `/sys/class/net/*/address` has it.
+    pub(crate) mac: String,
+    /// The machine's addresses there, each with its prefix length.
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
+}
+
+/// Cards that are set up; a machine has no more.
+const MOST_CARDS: usize = 16;
 
 impl NetworkOptions {
     /// Reads a word of the command line, if it is of the network. What makes no sense is left out.
@@ -49,6 +63,13 @@ impl NetworkOptions {
             "riad.gateway" => self.gateways = parts.filter_map(|part| part.parse().ok()).collect(),
             "riad.dns" => self.name_servers = parts.filter_map(|part| part.parse().ok()).collect(),
             "riad.search" => self.search = parts.map(str::to_owned).collect(),
+            "riad.card" if self.cards.len() < MOST_CARDS => {
+                let mut parts = parts;
+                let Some(mac) = parts.next() else { return };
+                let mac = mac.to_ascii_lowercase();
+                self.cards
+                    .push(CardOptions { mac, addresses: parts.filter_map(address).collect() });
+            }
             _ => {}
         }
     }
@@ -73,8 +94,9 @@ impl Cards {
         Self(rustix::fs::open("/sys/class/net", flags, Mode::empty()))
     }
 
-    /// The machine's network card: the first that is a device, and not the kernel's own invention.
-    fn first(&self) -> Option<String> {
+    /// The machine's network cards, by their names: those that are devices, and not the kernel's own
+    /// invention.
+    fn names(&self) -> Option<Vec<String>> {
         let list = self.0.as_ref().ok()?;
         let is_device = |name: &String| accessat(list, format!("{name}/device")).is_ok();
         let mut names: Vec<String> = Dir::read_from(list)
@@ -84,17 +106,33 @@ impl Cards {
             .filter(|name| !name.starts_with('.') && is_device(name))
             .collect();
         names.sort();
-        names.into_iter().next()
+        Some(names)
+    }
+
+    /// The first of them.
+    fn first(&self) -> Option<String> {
+        self.names()?.into_iter().next()
+    }
+
+    /// The one with that hardware address.
+    fn with_address(&self, mac: &str) -> Option<String> {
+        let has = |name: &String| self.read(name, "address").is_ok_and(|text| text == mac);
+        self.names()?.into_iter().find(has)
     }
 
     /// A card's number.
     fn index(&self, card: &str) -> io::Result<u32> {
+        self.read(card, "ifindex")?.parse().map_err(io::Error::other)
+    }
+
+    /// What the kernel says of a card, a short word.
+    fn read(&self, card: &str, what: &str) -> io::Result<String> {
         let list = self.0.as_ref().map_err(|error| io::Error::from(*error))?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(list, format!("{card}/ifindex"), flags, Mode::empty())?;
+        let file = rustix::fs::openat(list, format!("{card}/{what}"), flags, Mode::empty())?;
         let mut text = String::new();
         fs::File::from(file).take(32).read_to_string(&mut text)?;
-        text.trim().parse().map_err(io::Error::other)
+        Ok(text.trim().to_owned())
     }
 }
 
@@ -102,17 +140,25 @@ fn accessat(list: &OwnedFd, path: String) -> rustix::io::Result<()> {
     rustix::fs::accessat(list, path, Access::EXISTS, AtFlags::empty())
 }
 
-/// Sets the card up. What fails is told; the machine goes on without.
+/// Sets the cards up. What fails is told; the machine goes on without.
 pub(crate) fn set_up(cards: &Cards, options: &NetworkOptions, journal: &Journal) {
-    if options.addresses.is_empty() {
-        return;
-    }
-    let Some(card) = cards.first() else {
-        journal.say(Level::Error, "there is no network card to give an address to");
-        return;
+    let NetworkOptions { addresses, gateways, name_servers: _, search: _, cards: more } = options;
+    let set_up = |card: Option<String>, addresses: &[_], gateways: &[_]| {
+        let Some(card) = card else {
+            journal.say(Level::Error, "there is no network card to give an address to");
+            return;
+        };
+        let done = cards.index(&card).and_then(|index| configure(index, addresses, gateways));
+        if let Err(error) = done {
+            journal
+                .say(Level::Error, &format!("the network card {card} cannot be set up: {error}"));
+        }
     };
-    if let Err(error) = cards.index(&card).and_then(|index| configure(index, options)) {
-        journal.say(Level::Error, &format!("the network card {card} cannot be set up: {error}"));
+    if !addresses.is_empty() {
+        set_up(cards.first(), addresses, gateways);
+    }
+    for CardOptions { mac, addresses } in more {
+        set_up(cards.with_address(mac), addresses, &[]);
     }
 }
 
@@ -147,16 +193,16 @@ mod rt {
     pub(super) const RTN_UNICAST: u8 = 1;
 }
 
-fn configure(index: u32, options: &NetworkOptions) -> io::Result<()> {
+fn configure(index: u32, addresses: &[(IpAddr, u8)], gateways: &[IpAddr]) -> io::Result<()> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     let step = |what: &str, message: Message| {
         message.send(&socket).map_err(|error| io::Error::other(format!("{what}: {error}")))
     };
     step("turning it on", link_up(index))?;
-    for &(address, prefix) in &options.addresses {
+    for &(address, prefix) in addresses {
         step(&format!("address {address}/{prefix}"), new_address(index, address, prefix))?;
     }
-    for &gateway in &options.gateways {
+    for &gateway in gateways {
         step(&format!("gateway {gateway}"), default_route(index, gateway))?;
     }
     Ok(())

@@ -21,6 +21,25 @@ fn words_are_read() {
 }
 
 #[test]
+fn further_cards_are_known_by_their_hardware_address() {
+    let mut options = NetworkOptions::default();
+    options.read("riad.card", "02:72:0A:4D:00:02,10.77.0.2/24,nonsense");
+    options.read("riad.card", "");
+    options.read("riad.card", "02:72:0a:4e:00:03,10.78.0.3/16");
+    let addresses = |text: &str, prefix| vec![(text.parse().unwrap(), prefix)];
+    let card = |mac: &str, addresses| CardOptions { mac: mac.to_owned(), addresses };
+    assert_eq!(
+        options.cards,
+        [
+            card("02:72:0a:4d:00:02", addresses("10.77.0.2", 24)),
+            card("02:72:0a:4e:00:03", addresses("10.78.0.3", 16)),
+        ]
+    );
+    (0..100).for_each(|_| options.read("riad.card", "02:00:00:00:00:01"));
+    assert_eq!(options.cards.len(), MOST_CARDS);
+}
+
+#[test]
 fn nonsense_is_left_out() {
     let mut options = NetworkOptions::default();
     options.read("riad.address", "10.0.0.2,10.0.0.2/33,fd00::/129,x/8,,10.0.0.3/32");

@@ -44,8 +44,13 @@ pub mod slot {
     pub const RNG: u8 = 4;
     /// Reserved for shared folders, slots 5 to 7.
     pub const SHARE_FIRST: u8 = 5;
-    /// The first disk; further disks follow, up to and including [`LAST`].
+    /// The first disk; further disks follow, up to and including [`DISK_LAST`].
     pub const DISK_FIRST: u8 = 8;
+    /// The last disk.
+    pub const DISK_LAST: u8 = 27;
+    /// The second network card; further cards follow, up to and including [`LAST`]: behind the first,
+    /// so that a guest that counts its cards counts them in this order.
+    pub const NET_MORE: u8 = 28;
     /// The last slot of a bus.
     pub const LAST: u8 = 31;
 }

@@ -78,6 +78,18 @@ pub enum Event {
         /// The disk's name.
         disk: String,
     },
+    /// It is on a named network, from its next start on.
+    Joined {
+        /// The network's name.
+        network: String,
+        /// Its address there.
+        address: String,
+    },
+    /// It is on a named network no more, from its next start on.
+    Left {
+        /// The network's name.
+        network: String,
+    },
     /// Its process has begun.
     Starting {
         /// The process's number.
@@ -249,6 +261,10 @@ impl Event {
                 format!("disk {disk} attached, to be read only")
             }
             Self::Detached { disk } => format!("disk {disk} detached"),
+            Self::Joined { network, address } => {
+                format!("attached to network {network}, as {address}")
+            }
+            Self::Left { network } => format!("detached from network {network}"),
             Self::Starting { pid, engine } => format!("starting: process {pid}, engine {engine}"),
             Self::Stage { stage } => format!("stage {stage}"),
             Self::AgentReady { ms } => {

@@ -7,7 +7,7 @@ use riad_vmm::{CpuModel, EngineKind};
 use serde::{Deserialize, Serialize};
 
 use super::files::Versioned;
-use super::{AttachedDisk, GuestSetup};
+use super::{AttachedDisk, AttachedNetwork, GuestSetup};
 use crate::network::{Network, Publish};
 
 /// What a machine is. Fields are only ever added, with a default for files that lack them.
@@ -53,6 +53,9 @@ pub struct MachineConfig {
     /// Disks that are attached to it, in the order in which its guest finds them behind its own.
     #[serde(default)]
     pub disks: Vec<AttachedDisk>,
+    /// Named networks that it is on, in the order of its further network cards.
+    #[serde(default)]
+    pub networks: Vec<AttachedNetwork>,
 }
 
 /// The image that a machine stands on.

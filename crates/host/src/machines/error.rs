@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{DiskName, Machines, Name, State};
+use riad_network::switch::{MOST_MEMBERS, SwitchError};
+
+use super::{DiskName, Machines, Name, NetName, State};
 
 /// What can go wrong with named machines.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +177,109 @@ pub enum MachineError {
         /// Why not.
         source: Box<MachineError>,
     },
+    /// A name that no network can have.
+    #[error(
+        "'{0}' cannot be the name of a network: use lower-case letters, digits and '-', with a letter or \
+         digit at both ends, at most {most} of them",
+        most = NetName::MOST
+    )]
+    BadNetName(String),
+    /// There is no network of that name.
+    #[error(
+        "there is no network '{0}'; `riad net ls` lists those that there are, `riad net create {0}` \
+         makes it"
+    )]
+    NoSuchNetwork(NetName),
+    /// The name is taken.
+    #[error("there is a network '{0}' already: choose another name, or `riad net rm {0}` first")]
+    NetworkExists(NetName),
+    /// Machines are on it.
+    #[error(
+        "network '{network}' has machines on it: {to}; `riad net detach {network} NAME` takes one off"
+    )]
+    NetworkAttached {
+        /// The network.
+        network: NetName,
+        /// The machines on it.
+        to: String,
+    },
+    /// A machine that was taken off it runs on it still.
+    #[error(
+        "a machine that was detached from network '{0}' runs on it still: `riad net info {0}` says which, \
+         and it leaves when it is stopped"
+    )]
+    NetworkInUse(NetName),
+    /// A network with no room for another.
+    #[error(
+        "network '{0}' has no address left, or has {MOST_MEMBERS} machines on it, and takes no more: \
+         `riad net detach {0} NAME` one"
+    )]
+    NetworkFull(NetName),
+    /// A machine that is on it already.
+    #[error(
+        "machine '{machine}' is on network '{network}' already; `riad net info {network}` says as what"
+    )]
+    OnNetwork {
+        /// The network.
+        network: NetName,
+        /// The machine.
+        machine: Name,
+    },
+    /// A machine that is not on it.
+    #[error(
+        "machine '{machine}' is not on network '{network}'; `riad net info {network}` says who is"
+    )]
+    NotOnNetwork {
+        /// The network.
+        network: NetName,
+        /// The machine.
+        machine: Name,
+    },
+    /// A machine with no room for another.
+    #[error(
+        "machine '{0}' is on {most} networks, and can be on no more: `riad net detach` it from one",
+        most = Machines::MOST_NETWORKS
+    )]
+    TooManyNetworks(Name),
+    /// Addresses that a network cannot have.
+    #[error("a network cannot have the addresses {subnet}: {reason}")]
+    Subnet {
+        /// Those that were asked for.
+        subnet: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// An address that a machine cannot have.
+    #[error("a machine cannot have the address {address} on network '{network}': {reason}")]
+    Address {
+        /// The network.
+        network: NetName,
+        /// The address.
+        address: std::net::Ipv4Addr,
+        /// Why not.
+        reason: String,
+    },
+    /// A machine's network cannot be used.
+    #[error(
+        "network '{network}' cannot be used: {source}; `riad net detach {network} {machine}` has the \
+         machine start without it"
+    )]
+    Attached {
+        /// The network.
+        network: String,
+        /// The machine that is on it.
+        machine: Name,
+        /// Why not.
+        source: Box<MachineError>,
+    },
+    /// A network's switch.
+    #[error("network '{network}': {source}{}", switch_advice(source))]
+    Switch {
+        /// The network.
+        network: NetName,
+        /// What happened.
+        source: SwitchError,
+    },
     /// The image that a machine stands on is gone.
     #[error("the image that the machine stands on cannot be used: {0}")]
     Base(riad_image::Error),
@@ -251,6 +356,14 @@ impl MachineError {
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. }
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+}
+
+/// What to do when a switch is not there.
+fn switch_advice(error: &SwitchError) -> &'static str {
+    match error {
+        SwitchError::Gone => "; it does while a machine on the network runs: `riad start` one",
+        _ => "",
     }
 }
 

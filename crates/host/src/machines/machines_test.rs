@@ -37,6 +37,7 @@ pub(super) fn make(machines: &Machines, text: &str) -> Folder {
         protected: false,
         guest: GuestSetup::default(),
         disks: Vec::new(),
+        networks: Vec::new(),
     };
     files::write_json(&draft.path.join(CONFIG), &config).unwrap();
     machines.publish(draft, &name(text)).unwrap()

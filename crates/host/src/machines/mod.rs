@@ -14,6 +14,7 @@
 //! NAME/alive            held by the machine's process
 //! .images/ID/           the images that machines stand on: bases.rs
 //! .disks/NAME/          disks that can be attached to machines: disks.rs
+//! .networks/NAME/       networks that machines can be on: networks.rs
 //! .new-*, .gone-*       machines that are being made or deleted
 //! .events.jsonl         what commands did to machines: crate::journal
 //! .lock                 held for the moments in which a folder gets a name or loses it
@@ -33,6 +34,7 @@ mod error;
 mod files;
 mod folder;
 mod name;
+mod networks;
 mod provision;
 mod run_state;
 mod setup;
@@ -54,6 +56,7 @@ pub use disks::{AttachedDisk, DiskInfo, DiskName, FoundDisk, NewDisk};
 pub use error::MachineError;
 pub use folder::{Folder, FolderLock, State};
 pub use name::Name;
+pub use networks::{AttachedNetwork, FoundNet, NetInfo, NetMode, NetName, Subnet};
 pub use provision::{NewScript, Provisioning, Script, ScriptState};
 pub use run_state::{Ended, How, Phase, RunState, StageMark};
 pub use setup::{GuestSetup, MachineUser};
@@ -61,6 +64,7 @@ pub use setup::{GuestSetup, MachineUser};
 pub(crate) use config::new_id;
 pub(crate) use folder::SOCKET;
 use folder::{CONFIG, DISK, LOCK};
+pub(crate) use networks::{Membership, switch_lock, switch_log};
 pub(crate) use provision::{interrupted, is_script_name};
 pub(crate) use setup::SetupDone;
 
@@ -235,6 +239,7 @@ impl Machines {
             protected: false,
             guest: new.guest.clone(),
             disks: Vec::new(),
+            networks: Vec::new(),
         };
         provision::begin(&draft.path, &new.scripts)?;
         files::write_json(&draft.path.join(CONFIG), &config)?;
@@ -244,7 +249,8 @@ impl Machines {
     }
 
     /// Copies a stopped machine under another name. The copy is a machine of its own. Disks that are
-    /// attached to the original are not to it: two machines do not write to one disk.
+    /// attached to the original are not to it: two machines do not write to one disk. Nor is it on the
+    /// original's named networks: two machines have not one address.
     ///
     /// # Errors
     /// It runs, the name is taken, or the host refuses.
@@ -263,6 +269,7 @@ impl Machines {
             created: now(),
             protected: false,
             disks: Vec::new(),
+            networks: Vec::new(),
             ..config
         };
         files::write_json(&draft.path.join(CONFIG), &config)?;

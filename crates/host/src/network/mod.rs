@@ -8,6 +8,7 @@
 mod faults;
 mod forwards;
 mod instruments;
+mod named;
 mod policy;
 mod publish;
 mod status;
@@ -19,20 +20,22 @@ use std::sync::{Mutex, PoisonError};
 
 use riad_network::capture::CaptureError;
 use riad_network::user::policy::{MOST_RULES, PolicyError, Refusal};
-use riad_network::user::{self, Control, ForwardError, Policy, UserNetwork};
+use riad_network::user::{self, Control, ForwardError, UserNetwork};
 use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
 pub use faults::{CableFaults, parse_loss, parse_rate, parse_time};
+pub(crate) use named::Joined;
 pub use policy::{Counts, RuleChange};
 pub use publish::Publish;
 pub use riad_network::user::Listen;
 pub use riad_network::user::policy::{HostAccess, Rule, Verdict};
-pub use status::{ForwardStatus, NetworkStatus};
+pub use status::{ForwardStatus, MemberStatus, NetworkStatus};
 
 use crate::Error;
-use crate::machines::new_id;
+use crate::machines::{NetMode, NetName, new_id};
 use instruments::Instruments;
+use named::Rosters;
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +83,20 @@ pub enum NetworkError {
     /// A capture that cannot be had.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A network that is to be shut off, and a card that is not.
+    #[error(
+        "the machine is on network '{network}', which is {mode}, and its first card is on '{card}', which \
+         reaches others: `riad set NAME --net user` or `--net none` has it reach nobody else, or \
+         `riad net detach {network} NAME` leaves the network"
+    )]
+    NotIsolated {
+        /// The named network.
+        network: NetName,
+        /// What it is.
+        mode: NetMode,
+        /// What the card is plugged into.
+        card: String,
+    },
 }
 
 /// What a machine's network card is plugged into.
@@ -145,11 +162,18 @@ pub(crate) struct Plug {
     /// What is on the cable.
     instruments: Option<Instruments>,
     pub(crate) settings: Settings,
+    /// Named networks that the machine is on besides.
+    pub(crate) joined: Vec<Joined>,
+    /// Who is on them.
+    rosters: Rosters,
+    /// How much of the world they leave the machine.
+    reach: NetMode,
 }
 
 impl Network {
     /// Opens the network for a machine. `identity` is 32 hexadecimal digits that no other machine
-    /// has: the card's address comes of it. `hostname` is what the network calls the machine.
+    /// has: the card's address comes of it. `hostname` is what the network calls the machine, and
+    /// `reach` how much of the world it may show it.
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -158,13 +182,14 @@ impl Network {
         identity: &str,
         hostname: Option<&str>,
         publish: &[Publish],
+        reach: NetMode,
     ) -> Result<Plug, NetworkError> {
         let mac = mac(identity);
         let (mut control, mut settings) = (None, Settings::default());
         let laid = match self {
             Self::None => None,
             Self::User(rules) => {
-                let (hostname, policy) = (hostname.map(str::to_owned), rules.policy());
+                let (hostname, policy) = (hostname.map(str::to_owned), rules.policy(reach));
                 let config = user::Config { hostname, policy, ..user::Config::new(mac) };
                 settings = Settings::of(&config);
                 let (network, handle) = UserNetwork::new(config).map_err(NetworkError::Host)?;
@@ -182,7 +207,8 @@ impl Network {
         };
         let (cable, instruments) = laid.unzip();
         let network = Mutex::new(self.clone());
-        let plug = Plug { network, cable, control, instruments, settings };
+        let (joined, rosters) = (Vec::new(), Rosters::default());
+        let plug = Plug { network, cable, control, instruments, settings, joined, rosters, reach };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -196,11 +222,16 @@ impl Network {
     /// # Errors
     /// [`Error::Network`].
     pub fn cable(&self) -> Result<Option<Cable>, Error> {
-        Ok(self.plug(&new_id(), None, &[])?.cable)
+        Ok(self.plug(&new_id(), None, &[], NetMode::Nat)?.cable)
     }
 }
 
 impl Plug {
+    /// The machine's cables, in the order of its cards.
+    pub(crate) fn cables(&self) -> Vec<Cable> {
+        self.cable.iter().chain(self.joined.iter().map(|joined| &joined.cable)).cloned().collect()
+    }
+
     /// The handle on a network that forwards.
     pub(crate) fn control(&self) -> Result<&Control, NetworkError> {
         let none = || NetworkError::NoForwards(self.network().to_string());
@@ -228,7 +259,7 @@ impl Plug {
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *network, &self.control) {
             (Network::User(now), Some(control)) => {
-                control.set_policy(rules.policy());
+                control.set_policy(rules.policy(self.reach));
                 now.clone_from(rules);
                 Ok(())
             }
@@ -238,12 +269,19 @@ impl Plug {
 
     /// Words for the kernel's command line, with which the guest's agent sets the card up.
     pub(crate) fn words(&self) -> String {
-        match self.cable {
-            // The card has the same name in every guest.
-            Some(_) => format!("net.ifnames=0{}", self.settings.words()),
-            None => String::new(),
+        if self.cable.is_none() && self.joined.is_empty() {
+            return String::new();
         }
+        // Cards have the same names in every guest.
+        let mut words = format!("net.ifnames=0{}", self.settings.words());
+        self.joined.iter().for_each(|joined| words.push_str(&joined.words()));
+        words
     }
+}
+
+/// A card's address as people write it.
+pub(crate) fn written(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Why a guest was not let through, as a part of a sentence.
@@ -348,12 +386,6 @@ impl Settings {
 }
 
 impl Rules {
-    /// The same, as the network takes it.
-    fn policy(&self) -> Policy {
-        let Self { host, default, rules } = self.clone();
-        Policy { default, rules, host }
-    }
-
     /// Reads `KEY=VALUE` as users write it.
     fn read(&mut self, word: &str) -> Result<(), String> {
         match word.split_once('=') {

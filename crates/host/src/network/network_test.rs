@@ -54,7 +54,7 @@ fn a_card_address_is_local_and_one_machines() {
 
 #[test]
 fn the_guest_is_told_what_its_card_is_set_to() {
-    let plug = Network::default().plug("00", Some("box"), &[]).unwrap();
+    let plug = Network::default().plug("00", Some("box"), &[], NetMode::Nat).unwrap();
     let words = plug.words();
     assert!(words.starts_with("net.ifnames=0 riad.address="), "{words}");
     for name in ["riad.gateway=", "riad.dns=", "riad.search="] {
@@ -63,16 +63,16 @@ fn the_guest_is_told_what_its_card_is_set_to() {
     let own: Network = "tap=t,ip=192.0.2.5/24,gateway=192.0.2.1".parse().unwrap();
     let Network::Tap { own, .. } = own else { panic!("another network") };
     assert_eq!(own.words(), " riad.address=192.0.2.5/24 riad.gateway=192.0.2.1");
-    let none = Network::None.plug("00", None, &[]).unwrap();
+    let none = Network::None.plug("00", None, &[], NetMode::Nat).unwrap();
     assert_eq!((none.words().as_str(), none.cable.is_none()), ("", true));
 }
 
 #[test]
 fn without_a_network_nothing_is_published() {
     let publish = ["tcp:0:80".parse().unwrap()];
-    let error = Network::None.plug("00", None, &publish).unwrap_err();
+    let error = Network::None.plug("00", None, &publish, NetMode::Nat).unwrap_err();
     assert!(error.to_string().contains("'none'"), "{error}");
-    let plug = Network::default().plug("00", None, &publish).unwrap();
+    let plug = Network::default().plug("00", None, &publish, NetMode::Nat).unwrap();
     let listening = plug.control().unwrap().forwards();
     let at = Publish::from(listening[0].forward.clone()).to_string();
     assert!(at.starts_with("tcp:127.0.0.1:") && at.ends_with(":80"), "{at}");
@@ -81,13 +81,13 @@ fn without_a_network_nothing_is_published() {
 
 #[test]
 fn rules_are_changed_while_a_network_is_plugged_in() {
-    let plug = Network::default().plug("00", None, &[]).unwrap();
+    let plug = Network::default().plug("00", None, &[], NetMode::Nat).unwrap();
     let Network::User(rules) = "user,default=deny,allow=any:53".parse().unwrap() else {
         panic!("another network")
     };
     plug.rule(&rules).unwrap();
     assert_eq!(plug.network().to_string(), "user,default=deny,allow=any:53");
-    let none = Network::None.plug("00", None, &[]).unwrap();
+    let none = Network::None.plug("00", None, &[], NetMode::Nat).unwrap();
     let error = none.rule(&rules).unwrap_err().to_string();
     assert!(error.contains("'none'"), "{error}");
 }

@@ -3,7 +3,7 @@
 use riad_vmm::{NetCounters, NetHandle};
 use serde::{Deserialize, Serialize};
 
-use super::{Plug, Publish};
+use super::{Plug, Publish, written};
 
 /// What is true of a machine's network. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,24 @@ pub struct NetworkStatus {
     pub counters: NetCounters,
     /// What comes in here and goes to the guest.
     pub forwards: Vec<ForwardStatus>,
+    /// Named networks that the machine is on.
+    #[serde(default)]
+    pub networks: Vec<MemberStatus>,
+}
+
+/// What is true of a machine on a named network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The network's name.
+    pub network: String,
+    /// The machine's address there, with the length of the prefix.
+    pub address: String,
+    /// The card's address.
+    pub mac: String,
+    /// Whether the guest sees a network at the other end of its cable.
+    pub up: bool,
+    /// What went through the card since the machine started.
+    pub counters: NetCounters,
 }
 
 /// A forward that listens.
@@ -39,15 +57,27 @@ pub struct ForwardStatus {
 }
 
 impl NetworkStatus {
-    pub(crate) fn new(plug: &Plug, card: Option<&NetHandle>) -> Self {
-        let Plug { cable, control, settings, .. } = plug;
+    pub(crate) fn new(plug: &Plug, cards: &[NetHandle]) -> Self {
+        let Plug { cable, control, settings, joined, .. } = plug;
         let text = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect();
-        let hex = |byte: &u8| format!("{byte:02x}");
-        let mac = cable.as_ref().map(|cable| cable.mac().iter().map(hex).collect::<Vec<_>>());
+        // The first card is this network's, if it has one.
+        let mut cards = cards.iter();
+        let card = cable.as_ref().and_then(|_| cards.next());
+        let networks = joined.iter().map(|joined| {
+            let card = cards.next();
+            MemberStatus {
+                network: joined.network.to_string(),
+                address: format!("{}/{}", joined.address, joined.prefix),
+                mac: written(joined.cable.mac()),
+                up: card.is_some_and(NetHandle::up),
+                counters: card.map(NetHandle::counters).unwrap_or_default(),
+            }
+        });
+        let networks = networks.collect();
         let forwards = control.as_ref().map(|control| control.forwards()).unwrap_or_default();
         Self {
             network: plug.network().to_string(),
-            mac: mac.map(|parts| parts.join(":")),
+            mac: cable.as_ref().map(|cable| written(cable.mac())),
             mtu: cable.as_ref().map(|cable| cable.mtu()),
             up: card.is_some_and(NetHandle::up),
             addresses: settings
@@ -65,6 +95,7 @@ impl NetworkStatus {
                     forward: listening.forward.into(),
                 })
                 .collect(),
+            networks,
         }
     }
 }

@@ -8,11 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::journal::Event;
-use crate::machines::{Folder, MachineError, Phase, RunState, State};
+use crate::machines::{Folder, MachineError, Machines, Phase, RunState, State};
 use crate::{ConsoleTail, printable};
 
 /// What of the environment a machine's process keeps: how it logs, and how patient it is.
-const KEPT: [&str; 3] = ["RIAD_LOG", "RIAD_PATIENCE", "RUST_BACKTRACE"];
+pub(super) const KEPT: [&str; 3] = ["RIAD_LOG", "RIAD_PATIENCE", "RUST_BACKTRACE"];
 /// Bytes of the process's log that are kept from starts before.
 const MOST_LOG: u64 = 1 << 20;
 /// Bytes from the end of that log that an error carries.
@@ -28,7 +28,8 @@ pub enum Started {
 }
 
 /// Starts a machine's process, and waits until the machine's agent answers. `program` is to call
-/// [`live`](super::live) with the folder and its standard input; `heard` is called as things happen.
+/// [`live`](super::live) with the folder and its standard input, and with other arguments
+/// [`serve_switch`](super::serve_switch); `heard` is called as things happen.
 ///
 /// # Errors
 /// [`MachineError::NotStarted`] when it does not get so far.
@@ -43,7 +44,7 @@ pub fn start(
         return wait_for_other(folder);
     }
     // What a process would fail at is better said by whoever can be heard.
-    folder.config()?;
+    let config = folder.config()?;
     folder.disk()?;
     let (ours, theirs) = UnixStream::pair().map_err(MachineError::io("start", folder.path()))?;
     let log = process_log(folder)?;
@@ -56,6 +57,12 @@ pub fn start(
     }
     folder.forget_run_state()?;
     super::sys::inherit_nothing();
+    // Held until the machine's process, which joins them itself, has done so or is over.
+    let networks = Machines::networks_of(folder, &config)?;
+    let _held: Vec<_> = networks
+        .iter()
+        .map(|network| super::switch::hold(network, program.get_program()))
+        .collect::<Result<_, _>>()?;
     program.env_clear().current_dir("/");
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {

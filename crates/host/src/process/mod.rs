@@ -21,6 +21,7 @@ mod server;
 mod settle;
 mod setup;
 mod shared;
+mod switch;
 mod sys;
 mod tap;
 mod vitals;
@@ -41,6 +42,7 @@ pub use capture::{Block, BlockKind, Capturing};
 pub use client::{Connection, News};
 pub use launch::{Started, start};
 pub use riad_vmm::NetCounters;
+pub use switch::serve_switch;
 pub use vitals::{DiskVitals, Vitals};
 
 use crate::boot::{Booting, Over};
@@ -167,7 +169,12 @@ fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
     let listener = server::bind(folder.path()).map_err(MachineError::io("listen on", &socket))?;
     let attached = Machines::open_disks(folder, config)?.into_iter().map(Arc::new).collect();
     let name = folder.name().as_str();
-    let plug = Arc::new(config.network.plug(&config.id, Some(name), &config.publish)?);
+    let networks = Machines::networks_of(folder, config)?;
+    // Of several networks, the one counts that leaves it least.
+    let reach = networks.iter().map(|network| network.mode).min().unwrap_or_default();
+    let mut plug = config.network.plug(&config.id, Some(name), &config.publish, reach)?;
+    networks.iter().try_for_each(|network| plug.join(network, folder.name()))?;
+    let plug = Arc::new(plug);
     Ok(Prepared { engine, image, initrd, plug, listener, attached })
 }
 
@@ -287,7 +294,7 @@ fn vm_config(
         cpu: config.cpu,
         code_cache: config.code_cache,
         disks: disks.to_vec(),
-        cable: plug.cable.clone(),
+        cables: plug.cables(),
         ..VmConfig::default()
     }
 }
@@ -306,7 +313,7 @@ fn one(
     watch.ended(Stage::Machine);
     shared.set_ways(Ways {
         vsock: booting.vsock().clone(),
-        net: booting.net().cloned(),
+        nets: booting.nets().to_vec(),
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),

@@ -137,8 +137,8 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
 
 fn network(shared: &Shared) -> Option<NetworkStatus> {
     let ways = shared.get_ways();
-    let card = ways.as_ref().and_then(|ways| ways.net.as_ref());
-    Some(NetworkStatus::new(shared.plug()?, card))
+    let cards = ways.as_ref().map_or(&[][..], |ways| &ways.nets);
+    Some(NetworkStatus::new(shared.plug()?, cards))
 }
 
 /// The process may not listen anywhere: whoever asks brings the socket.

@@ -54,7 +54,8 @@ struct Run {
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
     pub(super) vsock: VsockHandle,
-    pub(super) net: Option<NetHandle>,
+    /// Its network cards, in their order.
+    pub(super) nets: Vec<NetHandle>,
     pub(super) keyboard: Keyboard,
     pub(super) console: Console,
     pub(super) teller: Teller,

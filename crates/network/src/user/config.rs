@@ -37,6 +37,18 @@ impl Subnet {
         (!taken).then_some(Self { network, prefix })
     }
 
+    /// Its first address, which is nobody's.
+    #[must_use]
+    pub fn network(&self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
     /// Bits that all addresses have in common.
     #[must_use]
     pub fn prefix(&self) -> u8 {
@@ -63,6 +75,32 @@ impl Subnet {
 
     fn at(&self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from(self.network.to_bits() | number)
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&format!("{}/{}", self.network, self.prefix))
+    }
+}
+
+impl std::str::FromStr for Subnet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "'{text}' is no network of machines: write an address and 8 to 29 bits, as in 10.77.0.0/24"
+            )
+        };
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let subnet = prefix.parse().ok().and_then(|prefix| Self::new(address, prefix));
+        let subnet = subnet.ok_or_else(wrong)?;
+        match subnet.network == address {
+            true => Ok(subnet),
+            false => Err(format!("'{text}' is one address in a network: that network is {subnet}")),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use riad_host::machines::{Boot, MachineUser, Name};
+use riad_host::machines::{Boot, MachineUser, Name, NetName};
 use riad_host::{ImageRef, Network, Publish, Size, invoker};
 use riad_vmm::{CpuModel, EngineKind};
 
@@ -33,6 +33,10 @@ pub(crate) struct CreateArgs {
 
     #[command(flatten)]
     pub(crate) networking: Networking,
+
+    /// A network that it is on besides, as `riad net create` makes them; may be given several times
+    #[arg(long = "network", value_name = "NAME")]
+    pub(crate) networks: Vec<NetName>,
 
     /// The size of its disk, such as 20G [default: the image's]
     #[arg(long, value_name = "SIZE")]

@@ -17,6 +17,7 @@ mod kvm;
 mod lifetime;
 mod machines;
 mod network;
+mod networks;
 mod state;
 mod streams;
 mod terminal;

@@ -33,6 +33,21 @@ pub struct NetCounters {
     pub received_dropped: u64,
 }
 
+impl NetCounters {
+    /// What has gone through two cards.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            sent_frames: self.sent_frames.wrapping_add(other.sent_frames),
+            sent_bytes: self.sent_bytes.wrapping_add(other.sent_bytes),
+            sent_dropped: self.sent_dropped.wrapping_add(other.sent_dropped),
+            received_frames: self.received_frames.wrapping_add(other.received_frames),
+            received_bytes: self.received_bytes.wrapping_add(other.received_bytes),
+            received_dropped: self.received_dropped.wrapping_add(other.received_dropped),
+        }
+    }
+}
+
 /// The counters in the making. Written by the card's thread alone.
 #[derive(Debug, Default)]
 pub(super) struct Tally {

@@ -297,6 +297,10 @@ fn own(config: &Config, question: &Question) -> Option<(u8, Vec<Record>)> {
         } else {
             None
         };
+        // The first of its names is what it is called.
+        if let Some((given, _)) = config.names.iter().find(|(_, known)| *known == address) {
+            return Some((0, vec![Record::Name(format!("{given}.{DOMAIN}"))]));
+        }
         return match label {
             Some(label) => Some((0, vec![Record::Name(format!("{label}.{DOMAIN}"))])),
             // Nobody else knows who is here.

@@ -201,3 +201,25 @@ fn names_that_are_denied_do_not_exist() {
     assert_eq!(event, Some(Event::NameRefused { name: "www.example.com".to_owned() }));
     assert_eq!(ask(&mut guest, 1, "www.example.org", A).0, 0);
 }
+
+/// Machines on the networks that this one is on: by name, and back.
+#[test]
+fn members_of_named_networks_are_found_by_name_and_by_address() {
+    let (resolver, asked) = server(|_, _, _| {});
+    let mut guest = Guest::new(config(resolver));
+    let db = IpAddr::from([10, 77, 0, 3]);
+    let names = ["db.lab", "db"].map(|name| (name.to_owned(), db));
+    guest.control.set_names(names.to_vec());
+    for name in ["db", "db.riad.internal", "db.lab", "DB.lab.riad.internal"] {
+        assert_eq!(ask(&mut guest, 1, name, A), (0, vec![db]), "{name}");
+        assert_eq!(ask(&mut guest, 2, name, AAAA), (0, vec![]), "{name}");
+    }
+    let handle = guest.datagrams(0);
+    let question = question(3, "3.0.77.10.in-addr.arpa", 12);
+    let (answer, _) = guest.exchange(handle, (guest.addresses.gateway, 53).into(), &question);
+    let name = encode_name("db.lab.riad.internal").unwrap();
+    assert!(answer.ends_with(&name), "{answer:x?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "nobody else is asked");
+    guest.control.set_names(Vec::new());
+    assert_eq!(ask(&mut guest, 4, "db.riad.internal", A).0, 3);
+}
