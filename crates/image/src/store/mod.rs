@@ -82,13 +82,16 @@ impl Store {
     }
 
     /// Opens the store in a directory, making it if it is missing, and removes what builds that
-    /// were interrupted have left.
+    /// were interrupted have left. A relative path is one from the working directory now: processes
+    /// that are confined cannot ask where that is.
     ///
     /// # Errors
     ///
-    /// The directory cannot be made or written.
+    /// The directory cannot be made or written, or the working directory is gone.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let store = Self { root: root.into() };
+        let root = root.into();
+        let root = std::path::absolute(&root).map_err(Error::io("find", &root))?;
+        let store = Self { root };
         for directory in ["images", "refs", "packages", "lists", "tmp", "locks"] {
             let path = store.root.join(directory);
             fs::create_dir_all(&path).map_err(Error::io("create", &path))?;

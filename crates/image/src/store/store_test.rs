@@ -57,6 +57,18 @@ fn left_in(store: &Store, directory: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_relative_directory_is_found_from_anywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    // Up to the root, and down again.
+    let up: std::path::PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(directory.path().strip_prefix("/").unwrap());
+    let store = Store::open(&relative).unwrap();
+    assert!(store.root().is_absolute() && store.root().ends_with(&relative));
+    assert!(directory.path().join("images").is_dir());
+}
+
+#[test]
 fn an_image_is_found_by_its_names_and_removed() {
     let (_directory, store) = store();
     assert!(store.find(&debian("debian"), "amd64").expect("read").is_none());
