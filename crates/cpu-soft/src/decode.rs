@@ -59,16 +59,24 @@ pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
     ops
 }
 
-/// Decodes instructions that lie in one page, one after the other, for as long as `each` says so.
-pub(crate) fn each(bytes: &[u8], rip: u64, mut each: impl FnMut(&Instruction, Op) -> bool) {
+/// Decodes instructions that lie in one page, one after the other, for as long as `each` says so. Gives
+/// where the one begins that the bytes end in, when it comes to that.
+pub(crate) fn each(
+    bytes: &[u8],
+    rip: u64,
+    mut each: impl FnMut(&Instruction, Op) -> bool,
+) -> Option<u64> {
     let mut decoder = decoder(bytes, rip, Mode::Long);
     let mut scratch = Instruction::default();
     while decoder.can_decode() {
+        let at = decoder.ip();
         match one(&mut decoder, &mut scratch, Mode::Long) {
             One::Op(op, _) if each(&scratch, op) => {}
-            _ => return,
+            One::Op(..) => return None,
+            One::NeedMore => return Some(at),
         }
     }
+    None
 }
 
 /// Decodes one instruction.

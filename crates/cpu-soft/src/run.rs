@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use iced_x86::Code;
 use riad_cpu::x86::{Activity, rflags};
 use riad_cpu::{Exit, Limit};
 
@@ -12,7 +13,7 @@ use crate::decode::{self, One};
 use crate::fault::{Done, Fault};
 use crate::lockstep::Lockstep;
 use crate::mmu::Access;
-use crate::op::{Op, seg};
+use crate::op::{Op, ZERO, seg};
 use crate::raw;
 use crate::stand_in::Loan;
 use crate::sys::barrier;
@@ -37,6 +38,34 @@ pub(crate) struct Straddler {
     linear: u64,
     bytes: [u8; decode::MAX_LEN],
     op: Op,
+}
+
+/// What translated code has in the place of an instruction that lies in two pages: what it is is seen
+/// when it is run, for the second page may be another one then.
+pub(crate) const ACROSS: Op = Op {
+    exec: across,
+    imm: 0,
+    disp: 0,
+    base: ZERO,
+    index: ZERO,
+    scale: 0,
+    seg: seg::DS,
+    address: 8,
+    reg: [0; 3],
+    size: 0,
+    len: 0,
+    prefix: 0,
+    code: Code::INVALID,
+};
+
+fn across(cpu: &mut Cpu, _: &Op) -> Done {
+    let (rip, retired) = (cpu.this_rip, cpu.retired);
+    cpu.execute_straddling(rip, rip, Mode::Long)?;
+    // Whoever runs this op counts it.
+    cpu.retired = retired;
+    // What follows lies in another page, and a loop of one instruction begins anew.
+    cpu.left = 0;
+    Ok(())
 }
 
 /// Where the instruction at `linear` is remembered.

@@ -364,6 +364,75 @@ fn a_page_of_hot_code_that_is_taken_away_faults_after_invlpg() {
 }
 
 #[test]
+fn an_instruction_in_two_pages_is_what_both_of_them_say() {
+    // Its first page stays; the second is exchanged, written to, and taken away.
+    const SECOND: u64 = FUNCTION + 0x1000;
+    const OTHER: u64 = FUNCTION + 0x2000;
+    const START: u64 = FAR + 0xffe;
+    for mut guest in both(1) {
+        // `mov eax, imm32; ret`, of which two bytes lie in the first page.
+        guest.memory.write(Gpa(FUNCTION + 0xffe), &[0xb8, 0x01]).expect("RAM");
+        guest.memory.write(Gpa(SECOND), &[0, 0, 0, 0xc3]).expect("RAM");
+        guest.memory.write(Gpa(OTHER), &[1, 0, 0, 0xc3]).expect("RAM");
+        guest.tables.map(FAR, FUNCTION | P);
+        let leaf = guest.tables.entry(FAR + 0x1000, 1);
+        guest.poke(leaf, SECOND | P);
+        guest.state.gpr[6] = leaf;
+        guest.state.gpr[7] = FAR + 0x1000;
+        guest.state.gpr[12] = START;
+        guest.program(|a| {
+            rounds(a, &|a| {
+                a.call(r12)?;
+                a.add(rbx, rax)
+            })?;
+            a.mov(qword_ptr(rsi), (OTHER | P) as i32)?;
+            a.invlpg(byte_ptr(rdi))?;
+            rounds(a, &|a| {
+                a.call(r12)?;
+                a.add(rcx, rax)
+            })?;
+            a.mov(r8d, OTHER as u32)?;
+            a.mov(byte_ptr(r8 + 1), 2)?;
+            a.call(r12)?;
+            a.mov(edx, eax)?;
+            a.mov(qword_ptr(rsi), 0)?;
+            a.invlpg(byte_ptr(rdi))?;
+            a.call(r12)
+        });
+        let trap = go(&mut guest).expect("a page fault");
+        let rounds = u64::from(ROUNDS);
+        assert_eq!((guest.rbx(), guest.rcx(), guest.rdx()), (rounds, rounds * 0x101, 0x2_0101));
+        assert_eq!((trap.vector, trap.ip, guest.state.control.cr2), (14, START, FAR + 0x1000));
+    }
+}
+
+#[test]
+fn an_instruction_in_two_pages_may_repeat_or_jump_to_itself() {
+    for mut guest in both(1) {
+        // `rep stosb` and `loop $`, each across the end of a page.
+        guest.memory.write(Gpa(FUNCTION + 0xfff), &[0xf3, 0xaa, 0xc3]).expect("RAM");
+        guest.memory.write(Gpa(FUNCTION + 0x1fff), &[0xe2, 0xfe, 0xc3]).expect("RAM");
+        guest.program(|a| {
+            a.mov(r12d, (FUNCTION + 0xfff) as u32)?;
+            a.mov(r13d, (FUNCTION + 0x1fff) as u32)?;
+            a.mov(al, 3)?;
+            rounds(a, &|a| {
+                a.mov(edi, DATA as u32)?;
+                a.mov(ecx, 5000)?;
+                a.call(r12)?;
+                a.lea(rbx, qword_ptr(rbx + rcx + 1))?;
+                a.mov(ecx, 7)?;
+                a.call(r13)?;
+                a.add(rbx, rcx)
+            })
+        });
+        assert_eq!(go(&mut guest), None);
+        assert_eq!((guest.rbx(), guest.state.gpr[7]), (u64::from(ROUNDS), DATA + 5000));
+        assert_eq!(guest.peek(DATA + 4992), 0x0303_0303_0303_0303);
+    }
+}
+
+#[test]
 fn the_same_code_at_two_addresses_knows_where_it_is() {
     for mut guest in both(1) {
         guest.tables.map(FAR, FUNCTION | P);

@@ -17,6 +17,7 @@ use super::frame::{
 use super::operand::Operand;
 use super::stubs::{self, Look, Stubs};
 use crate::op::Op;
+use crate::run::ACROSS;
 
 /// Most instructions in a block.
 pub(crate) const LONGEST: usize = 64;
@@ -143,12 +144,13 @@ pub(crate) struct Emitter<'a> {
 }
 
 /// Decodes a block that begins at `offset` of a page into `items`; `bytes` are those up to the page's
-/// end. Empty when already the first instruction does not fit.
+/// end. An instruction that goes on in the next page is the last, and the interpreter's
+/// ([`ACROSS`]).
 pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item>) {
     items.clear();
     // Where branches of this block lead: code there is shared, and not written down twice.
     let mut joins: Vec<u64> = Vec::new();
-    crate::decode::each(bytes, u64::from(offset), |i, op| {
+    let across = crate::decode::each(bytes, u64::from(offset), |i, op| {
         let class = class(i, kind.vector, kind.pure);
         if kind.pure && class == Class::Interpret && !items.is_empty() {
             return false;
@@ -167,6 +169,15 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item
             i.flow_control() == FlowControl::Next || class == Class::Branch && !kind.counted;
         goes_on && !i.is_invalid() && items.len() < LONGEST
     });
+    // The bytes may end before the page does.
+    let in_two_pages = offset as usize + bytes.len() == 4096;
+    if let Some(at) = across.filter(|_| in_two_pages && !kind.pure) {
+        // It ends the block wherever it leads.
+        let i = Instruction::default();
+        let (class, offset, next) = (Class::Interpret, at as u32, 4096);
+        let (live_in, live_out, scattered) = (0, 0, false);
+        items.push(Item { i, op: ACROSS, class, offset, next, live_in, live_out, scattered });
+    }
     liveness(items);
 }
 
