@@ -27,15 +27,26 @@ fn decoder(bytes: &[u8], rip: u64, mode: Mode) -> Decoder<'_> {
 }
 
 fn one(decoder: &mut Decoder<'_>, scratch: &mut Instruction, mode: Mode) -> One {
-    decoder.decode_out(scratch);
-    if scratch.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
+    if !next(decoder, scratch) {
         return One::NeedMore;
     }
-    let mut op = lower(scratch, mode);
-    if scratch.is_invalid() && scratch.len() >= MAX_LEN {
+    let ends = scratch.is_invalid() || scratch.flow_control() != FlowControl::Next;
+    One::Op(op(scratch, mode), ends)
+}
+
+/// Decodes the next instruction; false when the bytes end before it does.
+fn next(decoder: &mut Decoder<'_>, scratch: &mut Instruction) -> bool {
+    decoder.decode_out(scratch);
+    !scratch.is_invalid() || decoder.last_error() != DecoderError::NoMoreBytes
+}
+
+/// What the interpreter runs for an instruction.
+pub(crate) fn op(i: &Instruction, mode: Mode) -> Op {
+    let mut op = lower(i, mode);
+    if i.is_invalid() && i.len() >= MAX_LEN {
         op.exec = |_, _| Err(Fault::GP0);
     }
-    One::Op(op, scratch.is_invalid() || scratch.flow_control() != FlowControl::Next)
+    op
 }
 
 /// Decodes a run of instructions that lies in one page: up to a control transfer, [`MAX_OPS`], or
@@ -64,16 +75,17 @@ pub fn block(bytes: &[u8], rip: u64, mode: Mode) -> Vec<Op> {
 pub(crate) fn each(
     bytes: &[u8],
     rip: u64,
-    mut each: impl FnMut(&Instruction, Op) -> bool,
+    mut each: impl FnMut(&Instruction) -> bool,
 ) -> Option<u64> {
     let mut decoder = decoder(bytes, rip, Mode::Long);
     let mut scratch = Instruction::default();
     while decoder.can_decode() {
         let at = decoder.ip();
-        match one(&mut decoder, &mut scratch, Mode::Long) {
-            One::Op(op, _) if each(&scratch, op) => {}
-            One::Op(..) => return None,
-            One::NeedMore => return Some(at),
+        if !next(&mut decoder, &mut scratch) {
+            return Some(at);
+        }
+        if !each(&scratch) {
+            return None;
         }
     }
     None

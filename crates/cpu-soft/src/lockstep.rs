@@ -132,7 +132,7 @@ fn places(bits: u32) -> u64 {
 /// Decodes a block as the translator does; empty when it begins with one for the interpreter.
 fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Arc<[Step]> {
     let mut items = Vec::new();
-    emit::decode(bytes, offset, kind, &mut items);
+    emit::items(bytes, offset, kind, &mut items);
     if items.first().is_none_or(|first| first.class == Class::Interpret) {
         return Arc::default();
     }
@@ -141,7 +141,7 @@ fn decode(bytes: &[u8], offset: u32, kind: Kind) -> Arc<[Step]> {
         i.set_code(general_form(i.code()));
         let (_, set) = flags::effect(&i);
         Step {
-            op: item.op,
+            op: item.for_interpreter(),
             live: places(item.live_in),
             set: places(set),
             undefined: places(i.rflags_undefined()),

@@ -110,7 +110,7 @@ pub fn undefined(cpu: &mut Cpu, op: &Op) -> Done {
 }
 
 /// Fills in everything but the handler.
-fn operands(i: &Instruction) -> Op {
+pub(crate) fn operands(i: &Instruction) -> Op {
     let mut op = Op {
         exec: undefined,
         imm: 0,

@@ -20,7 +20,7 @@ use iced_x86::Encoder;
 use riad_memory::CodeWatch;
 
 use super::asm::Asm;
-use super::emit::{Cold, Emitter, Entries, Item, Kind, Place, decode};
+use super::emit::{self, Cold, Emitter, Entries, Item, Kind, Place};
 use super::frame::LinkData;
 use super::stubs::{Calls, Stubs};
 use super::sys::{CodeMemory, FrameMemory};
@@ -399,7 +399,7 @@ impl CodeCache {
             return (Known::Interpret, self.turn());
         }
         let mut items = std::mem::take(&mut inner.items);
-        decode(bytes, key.offset(), kind, &mut items);
+        emit::items(bytes, key.offset(), kind, &mut items);
         let scattered = &inner.pages.entry(key.page()).or_default().scattered;
         for item in items.iter_mut().filter(|item| scattered.contains(&item.offset)) {
             item.scattered = true;

@@ -47,6 +47,8 @@ pub(crate) enum Class {
     Return,
     /// One for the interpreter.
     Interpret,
+    /// One that goes on in the next page: the interpreter's too.
+    Across,
 }
 
 /// The class of an instruction in 64-bit mode. `vector` says whether XMM registers can be used,

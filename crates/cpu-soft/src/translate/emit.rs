@@ -16,6 +16,9 @@ use super::frame::{
 };
 use super::operand::Operand;
 use super::stubs::{self, Look, Stubs};
+use crate::cpu::Mode;
+use crate::decode;
+use crate::lower::operands;
 use crate::op::Op;
 use crate::run::ACROSS;
 
@@ -58,6 +61,7 @@ impl Kind {
 /// One guest instruction of a block.
 pub(crate) struct Item {
     pub(crate) i: Instruction,
+    /// Its operands; without the handler, which few need.
     pub(crate) op: Op,
     pub(crate) class: Class,
     /// Offset in the page, and of the next instruction.
@@ -68,6 +72,16 @@ pub(crate) struct Item {
     pub(crate) live_out: u32,
     /// Its memory operand seldom stays in a page.
     pub(crate) scattered: bool,
+}
+
+impl Item {
+    /// What the interpreter runs for it.
+    pub(crate) fn for_interpreter(&self) -> Op {
+        match self.class {
+            Class::Across => ACROSS,
+            _ => decode::op(&self.i, Mode::Long),
+        }
+    }
 }
 
 /// Where a block's code begins, as offsets in the code cache.
@@ -146,11 +160,11 @@ pub(crate) struct Emitter<'a> {
 /// Decodes a block that begins at `offset` of a page into `items`; `bytes` are those up to the page's
 /// end. An instruction that goes on in the next page is the last, and the interpreter's
 /// ([`ACROSS`]).
-pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item>) {
+pub(crate) fn items(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item>) {
     items.clear();
     // Where branches of this block lead: code there is shared, and not written down twice.
     let mut joins: Vec<u64> = Vec::new();
-    let across = crate::decode::each(bytes, u64::from(offset), |i, op| {
+    let across = decode::each(bytes, u64::from(offset), |i| {
         let class = class(i, kind.vector, kind.pure);
         if kind.pure && class == Class::Interpret && !items.is_empty() {
             return false;
@@ -164,6 +178,7 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item
         let next = i.next_ip() as u32;
         let offset = i.ip() as u32;
         let (live_in, live_out, scattered) = (0, 0, false);
+        let op = operands(i);
         items.push(Item { i: *i, op, class, offset, next, live_in, live_out, scattered });
         let goes_on =
             i.flow_control() == FlowControl::Next || class == Class::Branch && !kind.counted;
@@ -174,7 +189,7 @@ pub(crate) fn decode(bytes: &[u8], offset: u32, kind: Kind, items: &mut Vec<Item
     if let Some(at) = across.filter(|_| in_two_pages && !kind.pure) {
         // It ends the block wherever it leads.
         let i = Instruction::default();
-        let (class, offset, next) = (Class::Interpret, at as u32, 4096);
+        let (class, offset, next) = (Class::Across, at as u32, 4096);
         let (live_in, live_out, scattered) = (0, 0, false);
         items.push(Item { i, op: ACROSS, class, offset, next, live_in, live_out, scattered });
     }
@@ -355,7 +370,7 @@ impl Emitter<'_> {
             self.leave(site, reason::INTERPRET);
             return false;
         }
-        let op = Box::new(item.op);
+        let op = Box::new(item.for_interpreter());
         let address = std::ptr::from_ref::<Op>(&op).expose_provenance() as u64;
         self.ops.push(op);
         self.asm.mov_imm32(RCX, site.0);

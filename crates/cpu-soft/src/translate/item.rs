@@ -64,7 +64,7 @@ impl Emitter<'_> {
                 }
                 return false;
             }
-            Class::Interpret => None,
+            Class::Interpret | Class::Across => None,
         };
         match done {
             Some(()) => true,
