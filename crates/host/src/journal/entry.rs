@@ -78,14 +78,14 @@ pub enum Event {
         /// The disk's name.
         disk: String,
     },
-    /// It is on a named network, from its next start on.
+    /// It is on a named network: at once if it runs, and at its later starts.
     Joined {
         /// The network's name.
         network: String,
         /// Its address there.
         address: String,
     },
-    /// It is on a named network no more, from its next start on.
+    /// It is on a named network no more; one that runs is asked to leave it at once.
     Left {
         /// The network's name.
         network: String,

@@ -16,6 +16,7 @@ mod fds;
 mod grow;
 mod launch;
 mod network;
+mod plug;
 mod provision;
 mod server;
 mod settle;
@@ -40,8 +41,10 @@ use riad_vmm::{EngineKind, Guest, VmConfig};
 
 pub use capture::{Block, BlockKind, Capturing};
 pub use client::{Connection, News};
+pub(crate) use control::Joining;
 pub use launch::{Started, start};
 pub use riad_vmm::NetCounters;
+pub(crate) use switch::hold as hold_switch;
 pub use switch::serve_switch;
 pub use vitals::{DiskVitals, Vitals};
 
@@ -52,7 +55,7 @@ use crate::limits::Limits;
 use crate::machines::{
     Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState, SetupDone,
 };
-use crate::network::Plug;
+use crate::network::{Plug, reach};
 use crate::room::{self, Room};
 use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, engine, images};
@@ -170,9 +173,7 @@ fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
     let attached = Machines::open_disks(folder, config)?.into_iter().map(Arc::new).collect();
     let name = folder.name().as_str();
     let networks = Machines::networks_of(folder, config)?;
-    // Of several networks, the one counts that leaves it least.
-    let reach = networks.iter().map(|network| network.mode).min().unwrap_or_default();
-    let mut plug = config.network.plug(&config.id, Some(name), &config.publish, reach)?;
+    let plug = config.network.plug(&config.id, Some(name), &config.publish, reach(&networks))?;
     networks.iter().try_for_each(|network| plug.join(network, folder.name()))?;
     let plug = Arc::new(plug);
     Ok(Prepared { engine, image, initrd, plug, listener, attached })
@@ -220,7 +221,7 @@ fn run(
             setup: setup::wanted(shared.folder(), config),
             limits,
         };
-        let result = one(shared, &hardware, &guest, limits, watch, after);
+        let result = one(shared, hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
         disks.iter().try_for_each(|disk| disk.flush())?;
         match result? {
@@ -299,26 +300,26 @@ fn vm_config(
     }
 }
 
-/// From one start of the guest to its next.
+/// From one start of the guest to its next. What the machine is built to is not kept: what is unplugged
+/// later is nobody's then.
 fn one(
     shared: &Shared,
-    config: &VmConfig,
+    config: VmConfig,
     guest: &Guest,
     limits: Limits,
     mut watch: Stopwatch,
     after: After,
 ) -> Result<Over, Error> {
     let sink = Box::new(shared.tap().clone());
-    let booting = Booting::start(config.clone(), guest, Some(sink), limits)?;
+    let booting = Booting::start(config, guest, Some(sink), limits)?;
     watch.ended(Stage::Machine);
     shared.set_ways(Ways {
         vsock: booting.vsock().clone(),
-        nets: booting.nets().to_vec(),
+        devices: booting.devices(),
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),
         meter: booting.meter(),
-        disks: booting.disks(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {

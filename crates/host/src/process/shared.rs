@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use riad_disk::{Layer, RawDisk};
-use riad_vmm::{BlkHandle, Console, Keyboard, Meter, NetHandle, VsockHandle};
+use riad_vmm::{Console, Devices, Keyboard, Meter, VsockHandle};
 
 use super::provision::Provisioner;
 use super::tap::Tap;
@@ -54,14 +54,12 @@ struct Run {
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
     pub(super) vsock: VsockHandle,
-    /// Its network cards, in their order.
-    pub(super) nets: Vec<NetHandle>,
+    /// Its network cards and disks.
+    pub(super) devices: Devices,
     pub(super) keyboard: Keyboard,
     pub(super) console: Console,
     pub(super) teller: Teller,
     pub(super) meter: Meter,
-    /// The host's ends of its disks, the root's first.
-    pub(super) disks: Vec<BlkHandle>,
     /// How long a connection to the agent may take.
     pub(super) patience: Duration,
 }
