@@ -27,7 +27,8 @@ impl Machines {
         program: &OsStr,
     ) -> Result<(Folder, Ipv4Addr, Counts), Error> {
         let (folder, address) = self.attach_network(name, machine, address)?;
-        if folder.state()? != State::Running {
+        // One that was detached and runs on it still does so with the card that it had.
+        if folder.state()? != State::Running || is_on(&folder, name)? {
             return Ok((folder, address, Counts::NextStart));
         }
         if let Err(error) = join_now(&folder, name, program) {
