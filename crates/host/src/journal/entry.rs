@@ -66,14 +66,14 @@ pub enum Event {
         /// `now`, or `next start`.
         when: String,
     },
-    /// A disk was attached to it, from its next start on.
+    /// A disk was attached to it: at once if it runs, and at its later starts.
     Attached {
         /// The disk's name.
         disk: String,
         /// Whether it is only read.
         read_only: bool,
     },
-    /// A disk was detached from it, from its next start on.
+    /// A disk was detached from it; one that runs is asked to let it go at once.
     Detached {
         /// The disk's name.
         disk: String,

@@ -139,6 +139,19 @@ pub enum MachineError {
         /// The machines that have it.
         to: String,
     },
+    /// A machine that runs and keeps it.
+    #[error(
+        "disk '{disk}' is detached from machine '{machine}' from its next start on, and it has it still: \
+         {reason}; `riad disk detach {disk} {machine}` asks it again"
+    )]
+    DiskHeld {
+        /// The disk.
+        disk: DiskName,
+        /// The machine.
+        machine: Name,
+        /// Why it does.
+        reason: String,
+    },
     /// Nobody has it, or another.
     #[error(
         "disk '{disk}' is not attached to {}; `riad disk ls` says what is",

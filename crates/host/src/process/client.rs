@@ -293,6 +293,29 @@ impl Connection {
         self.ask_leave(&Order::Leave { network: network.to_string(), reach }).map(drop)
     }
 
+    /// Plugs a disk in while the machine runs; `file` is open, and locked.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub(crate) fn attach(
+        mut self,
+        disk: &DiskName,
+        read_only: bool,
+        file: BorrowedFd<'_>,
+    ) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Attach { disk: disk.to_string(), read_only })?;
+        self.hand_over(file)
+    }
+
+    /// Unplugs a disk while the machine runs.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], also when the guest has it in use or keeps it;
+    /// [`MachineError::Process`].
+    pub(crate) fn detach(mut self, disk: &DiskName) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Detach { disk: disk.to_string() }).map(drop)
+    }
+
     /// Sends a descriptor that was asked for, and hears whether it was taken.
     fn hand_over(&mut self, fd: BorrowedFd<'_>) -> Result<(), MachineError> {
         fds::send(self.reader.get_ref(), b"it\n", fd).map_err(|error| self.failed(error))?;

@@ -68,6 +68,22 @@ pub enum Order {
         /// What it reaches from then on besides its neighbours.
         reach: NetMode,
     },
+    /// Plugs a disk in while the machine runs. The first reply asks for the disk's file, which is open and
+    /// locked: it is sent with a line of its own, whatever that says, and the second reply comes when the
+    /// guest has the disk. Since version 4.
+    Attach {
+        /// The disk's name.
+        disk: String,
+        /// Whether the machine only reads it.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// Unplugs a disk while the machine runs, unless its guest has it in use; once the guest has let it
+    /// go, and what is on it is written. Since version 4.
+    Detach {
+        /// The disk's name.
+        disk: String,
+    },
     /// Has the rules hold that the folder has for the network `user`. Since version 3.
     Policy,
     /// Captures what goes over the cable: after the reply, a pcapng file comes out of the connection,
@@ -142,7 +158,7 @@ impl Order {
             | Self::Policy
             | Self::Capture
             | Self::Fault { .. } => 3,
-            Self::Join { .. } | Self::Leave { .. } => 4,
+            Self::Join { .. } | Self::Leave { .. } | Self::Attach { .. } | Self::Detach { .. } => 4,
         }
     }
 

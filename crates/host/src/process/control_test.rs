@@ -17,6 +17,8 @@ fn orders_are_what_they_were() {
         Order::Stats,
         Order::Policy,
         Order::Join { joining: joining() },
+        Order::Attach { disk: "data".to_owned(), read_only: true },
+        Order::Detach { disk: "data".to_owned() },
         Order::Leave { network: "lab".to_owned(), reach: NetMode::HostOnly },
         Order::Capture,
         Order::Fault { set: None },

@@ -3,7 +3,6 @@
 
 use riad_agent::client::ExitStatus;
 use riad_agent::protocol::ExecRequest;
-use riad_disk::Disk;
 
 use super::settle::ask;
 use super::shared::{Shared, Ways};
@@ -48,7 +47,7 @@ pub(super) fn grow(shared: &Shared, size: u64) -> Result<String, Failed> {
 
 /// Makes a disk that is attached larger, and tells the guest of its size.
 pub(super) fn attached(shared: &Shared, name: &str, size: u64) -> Result<(), Failed> {
-    let disk = shared.attached().iter().find(|disk| disk.label() == Some(name));
+    let disk = shared.attached_disk(name);
     disk.ok_or_else(|| format!("it was started without disk '{name}'"))?.grow(size)?;
     // One that still boots sees the new size by itself.
     if let Some(handle) = shared.get_ways().and_then(|ways| ways.devices.disk(name)) {

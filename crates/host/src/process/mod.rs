@@ -18,6 +18,7 @@ mod launch;
 mod network;
 mod plug;
 mod provision;
+mod rooms;
 mod server;
 mod settle;
 mod setup;
@@ -27,17 +28,15 @@ mod sys;
 mod tap;
 mod vitals;
 
-use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig};
+use riad_vmm::{Disks, EngineKind, Guest, VmConfig};
 
 pub use capture::{Block, BlockKind, Capturing};
 pub use client::{Connection, News};
@@ -56,9 +55,9 @@ use crate::machines::{
     Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState, SetupDone,
 };
 use crate::network::{Plug, reach};
-use crate::room::{self, Room};
 use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, engine, images};
+use rooms::Rooms;
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
 use vitals::Gauges;
@@ -186,7 +185,7 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, plug, listener, attached } = prepared;
+    let Prepared { engine, image, initrd, plug, listener, attached: _ } = prepared;
     let mut watch = Stopwatch::new(began);
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
@@ -207,14 +206,18 @@ fn run(
     }
     let layer = Arc::new(Layer::open(&path, base)?);
     shared.set_disk(&layer, image.meta().root_partition);
-    let disks = attached.into_iter().map(|disk| disk as Arc<dyn Disk>);
-    let disks = roomy([layer as Arc<dyn Disk>].into_iter().chain(disks), shared)?;
+    let rooms = Rooms::begin(shared).map_err(|source| Error::Host { what: "a thread", source })?;
+    let root = rooms.watch(layer);
+    shared.set_rooms(rooms);
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
+        let plugging = shared.plugging();
         let words = cmdline::named_machine(shared.folder().name(), config, &plug.words());
         let guest = guest(&words, &image, &initrd, limits)?;
-        let hardware = vm_config(config, engine, &disks, &plug);
+        let disks = || std::iter::once(Arc::clone(&root)).chain(shared.watched());
+        let hardware = vm_config(config, engine, disks().collect(), &plug);
+        drop(plugging);
         let after = After {
             grown,
             boot: config.boot,
@@ -223,7 +226,7 @@ fn run(
         };
         let result = one(shared, hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
-        disks.iter().try_for_each(|disk| disk.flush())?;
+        disks().try_for_each(|disk| disk.flush())?;
         match result? {
             Over::PoweredOff => return Ok(How::PoweredOff),
             Over::Unplugged => return Ok(How::Forced),
@@ -245,56 +248,14 @@ struct After {
     limits: Limits,
 }
 
-/// Disks whose want of room is written down, by a thread that may.
-fn roomy(
-    disks: impl Iterator<Item = Arc<dyn Disk>>,
-    shared: &Shared,
-) -> Result<Vec<Arc<dyn Disk>>, Error> {
-    let (sender, changed) = sync_channel(1);
-    // What the guest waits for, by the number of the disk that it does for.
-    let waits = Arc::new(Mutex::new(BTreeMap::new()));
-    let watched = (0usize..).zip(disks).map(|(number, disk)| {
-        let (told, sender) = (Arc::clone(&waits), sender.clone());
-        let tell = move |why: Option<&riad_disk::Error>| {
-            match why {
-                Some(why) => lock(&told).insert(number, room::sentence(Some(why))),
-                None => lock(&told).remove(&number),
-            };
-            // If it is full, the thread is about to look.
-            let _ = sender.try_send(());
-        };
-        Arc::new(Room::new(disk, Box::new(tell))) as Arc<dyn Disk>
-    });
-    let watched = watched.collect();
-    let shared = shared.clone();
-    let body = move || {
-        while changed.recv().is_ok() {
-            let waits = lock(&waits).values().next().cloned();
-            shared.waits(waits);
-        }
-    };
-    let thread = riad_confine::spawn(Kind::Control, "room", body);
-    thread.map_err(|source| Error::Host { what: "a thread", source })?;
-    Ok(watched)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn vm_config(
-    config: &MachineConfig,
-    engine: EngineKind,
-    disks: &[Arc<dyn Disk>],
-    plug: &Plug,
-) -> VmConfig {
+fn vm_config(config: &MachineConfig, engine: EngineKind, disks: Disks, plug: &Plug) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
         cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: disks.to_vec(),
+        disks,
         cables: plug.cables(),
         ..VmConfig::default()
     }

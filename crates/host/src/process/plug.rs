@@ -1,16 +1,20 @@
-//! Network cards that come to a machine while it runs, and go.
+//! Network cards and disks that come to a machine while it runs, and go.
 //!
 //! The process can open nothing and connect to nobody, so whoever asks brings what is to be plugged in.
 //! When something fails halfway, what was done is undone: the guest has it whole, or not at all.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use riad_agent::client::set_up_card;
-use riad_agent::protocol::{CardRequest, PORT};
+use riad_agent::client::{ExitStatus, set_up_card};
+use riad_agent::protocol::{CardRequest, ExecRequest, PORT};
+use riad_disk::{Disk, RawDisk};
 use riad_network::Cable;
 
 use super::control::Joining;
+use super::settle::ask;
 use super::shared::{Shared, Ways};
 use crate::machines::{NetMode, Phase};
 use crate::network::{Plug, written};
@@ -31,6 +35,7 @@ fn running(shared: &Shared) -> Result<(Ways, &Plug), Failed> {
 
 /// Puts the machine on a named network; `socket` is its connection to the switch.
 pub(super) fn join(shared: &Shared, joining: &Joining, socket: OwnedFd) -> Result<(), Failed> {
+    let _plugging = shared.plugging();
     let (ways, plug) = running(shared)?;
     let before = plug.reach();
     let name = shared.folder().name();
@@ -53,10 +58,78 @@ pub(super) fn join(shared: &Shared, joining: &Joining, socket: OwnedFd) -> Resul
 /// Takes the machine off a named network, once the guest has let the card go. `reach` is how much of the
 /// world the others leave it.
 pub(super) fn leave(shared: &Shared, network: &str, reach: NetMode) -> Result<(), Failed> {
+    let _plugging = shared.plugging();
     let (ways, plug) = running(shared)?;
     let mac = plug.mac_on(network).ok_or("it does not run on that network")?;
     ways.devices.unplug_card(mac, ways.patience)?;
     plug.leave(network, reach);
+    Ok(())
+}
+
+/// Gives the machine a disk, in a file that is locked for it.
+pub(super) fn attach(
+    shared: &Shared,
+    name: &str,
+    read_only: bool,
+    file: File,
+) -> Result<(), Failed> {
+    let _plugging = shared.plugging();
+    let (ways, _) = running(shared)?;
+    let disk = Arc::new(RawDisk::from_file(file, name.to_owned(), read_only)?.labelled(name));
+    let handle = ways.devices.plug_disk(&shared.watch(&disk))?;
+    let began = Instant::now();
+    while !handle.driven() {
+        if began.elapsed() >= ways.patience {
+            // Nothing is on it that could be lost.
+            ways.devices.unplug_disk(name, ways.patience)?;
+            let seconds = ways.patience.as_secs();
+            let sentence = format!(
+                "the guest did not find the disk within {seconds} s: is its driver there (virtio_blk)?"
+            );
+            return Err(sentence.into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    shared.has_disk(disk);
+    Ok(())
+}
+
+/// Says in one line what a guest uses the disk with serial number $1 for, and fails, if it does: a kernel
+/// would let a disk go that is mounted, and what is not written yet would be lost.
+const IN_USE: &str = "\
+for disk in /sys/block/*; do
+    [ \"$(cat $disk/serial 2>/dev/null)\" = \"$1\" ] || continue
+    for part in $disk $disk/${disk##*/}*; do
+        [ -e $part/dev ] || continue
+        number=$(cat $part/dev)
+        while read -r _ _ device _ point _; do
+            [ \"$device\" != \"$number\" ] || { echo \"it is mounted on $point: umount it first\"; exit 1; }
+        done </proc/self/mountinfo
+        while read -r file _; do
+            [ \"$file\" != \"/dev/${part##*/}\" ] || { echo \"it is swap space: swapoff $file first\"; exit 1; }
+        done </proc/swaps
+        for holder in $part/holders/*; do
+            [ ! -e \"$holder\" ] || { echo \"it is a part of ${holder##*/}: take that down first\"; exit 1; }
+        done
+    done
+done";
+
+/// Takes a disk from the machine, once the guest has let it go; one that it uses stays.
+pub(super) fn detach(shared: &Shared, name: &str) -> Result<(), Failed> {
+    let _plugging = shared.plugging();
+    let (ways, _) = running(shared)?;
+    let disk = shared.attached_disk(name).ok_or("it does not run with that disk")?;
+    let request = ExecRequest::new(["/bin/sh", "-c", IN_USE, "riad", name]);
+    match ask(&ways, &request, Some(ways.patience))? {
+        (ExitStatus::Exited(0), _) => {}
+        (ExitStatus::Exited(1), why) => return Err(format!("the guest uses it: {why}").into()),
+        (_, why) => {
+            return Err(format!("the guest does not say whether it uses it: {why}").into());
+        }
+    }
+    ways.devices.unplug_disk(name, ways.patience)?;
+    disk.flush()?;
+    shared.has_no_disk(name);
     Ok(())
 }
 

@@ -116,6 +116,8 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
         Order::Join { joining } => join(shared, stream, &joining),
         Order::Leave { network, reach } => say(stream, &done(plug::leave(shared, &network, reach))),
+        Order::Attach { disk, read_only } => attach(shared, stream, &disk, read_only),
+        Order::Detach { disk } => say(stream, &done(plug::detach(shared, &disk))),
         Order::Policy => say(stream, &policy(shared)),
         Order::Fault { set } => say(stream, &fault(shared, set)),
         Order::Capture => capture(shared, stream, reader),
@@ -171,6 +173,17 @@ fn join(shared: &Shared, stream: &UnixStream, joining: &Joining) -> io::Result<(
     let reply = match fds::receive(stream)?.1 {
         Some(socket) => done(plug::join(shared, joining, socket)),
         None => Reply::Error("the connection to the switch did not come along".to_owned()),
+    };
+    say(stream, &reply)
+}
+
+/// The process may open nothing but its machine's folder: whoever asks brings the disk's file.
+fn attach(shared: &Shared, stream: &UnixStream, disk: &str, read_only: bool) -> io::Result<()> {
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    let reply = match fds::receive(stream)?.1 {
+        Some(file) => done(plug::attach(shared, disk, read_only, file.into())),
+        None => Reply::Error("the disk's file did not come along".to_owned()),
     };
     say(stream, &reply)
 }
