@@ -79,7 +79,7 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     let tap = Tap::new(&console_log).map_err(MachineError::io("write", &console_log))?;
     let gauges = Gauges::open(began);
     let journal = Own::open(folder.path(), folder.name().as_str(), &config.id);
-    let prepared = prepare(&folder, &config);
+    let mut prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
         Ok(prepared) => Process::new(Kind::Control)
@@ -92,7 +92,8 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     };
     tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
-    let attached = prepared.as_ref().map_or_else(|_| Vec::new(), |p| p.attached.clone());
+    // Handed over whole: a disk that is detached is nobody's any more.
+    let attached = prepared.as_mut().map(|p| std::mem::take(&mut p.attached)).unwrap_or_default();
     let names = attached.iter().filter_map(|disk| disk.label()).map(str::to_owned);
     let state = RunState {
         schema: RunState::SCHEMA,
@@ -185,7 +186,7 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, plug, listener, attached: _ } = prepared;
+    let Prepared { engine, image, initrd, plug, listener, .. } = prepared;
     let mut watch = Stopwatch::new(began);
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
