@@ -11,6 +11,7 @@
 pub mod bell;
 pub mod cmos;
 pub mod debug_exit;
+pub mod hotplug;
 pub mod i8042;
 pub mod ioapic;
 pub mod line;

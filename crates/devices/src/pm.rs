@@ -1,5 +1,6 @@
-//! ACPI fixed hardware: the PM1a event and control registers and the power management timer (ACPI
-//! 6.5, section 4.8.3, "Fixed hardware registers").
+//! ACPI hardware: the PM1a event and control registers and the power management timer (ACPI 6.5, section
+//! 4.8.3, "Fixed hardware registers"), and a block of general-purpose events (4.8.4.1, "General-purpose
+//! event register blocks"), which other devices of the board raise.
 //!
 //! The machine is always in ACPI mode (there is no SMI command port), so SCI_EN reads as 1. One
 //! block of ports holds all registers:
@@ -10,6 +11,8 @@
 //! | 2 | PM1a_EN | 16 bits |
 //! | 4 | PM1a_CNT | 16 bits |
 //! | 8 | PM_TMR | 32 bits, read-only; 3.579545 MHz |
+//! | 12 | GPE0_STS | 8 bits, an event each; writing a one clears |
+//! | 13 | GPE0_EN | 8 bits |
 
 use bitfield_struct::bitfield;
 use riad_clock::{Nanos, SharedClock};
@@ -108,9 +111,15 @@ pub struct PmState {
     pub timer_width: TimerWidth,
     /// How often the timer's highest bit had changed when last looked at.
     pub served_halves: u64,
+    /// GPE0_STS.
+    #[serde(default)]
+    pub general_status: u8,
+    /// GPE0_EN.
+    #[serde(default)]
+    pub general_enable: u8,
 }
 
-/// ACPI's fixed hardware.
+/// ACPI's hardware.
 pub struct Pm {
     state: PmState,
     clock: SharedClock,
@@ -125,7 +134,9 @@ mod offset {
     pub(super) const ENABLE: usize = 2;
     pub(super) const CONTROL: usize = 4;
     pub(super) const TIMER: usize = 8;
-    pub(super) const END: usize = 12;
+    pub(super) const GENERAL_STATUS: usize = 12;
+    pub(super) const GENERAL_ENABLE: usize = 13;
+    pub(super) const END: usize = 14;
 }
 
 impl Pm {
@@ -137,6 +148,10 @@ impl Pm {
     pub const CONTROL_BLOCK: u16 = offset::CONTROL as u16;
     /// Offset of the timer block, 4 bytes, for the FADT.
     pub const TIMER_BLOCK: u16 = offset::TIMER as u16;
+    /// Offset of the block of general-purpose events, for the FADT.
+    pub const GENERAL_BLOCK: u16 = offset::GENERAL_STATUS as u16;
+    /// Bytes of that block: a status and an enable register, of 8 events.
+    pub const GENERAL_LEN: u8 = 2;
 
     /// Fixed hardware after reset.
     #[must_use]
@@ -152,6 +167,8 @@ impl Pm {
             control: PmControl::new().with_sci_enable(true),
             timer_width,
             served_halves: 0,
+            general_status: 0,
+            general_enable: 0,
         };
         let mut pm = Self::restore(state, clock, sci, power);
         pm.state.served_halves = pm.halves();
@@ -190,6 +207,18 @@ impl Pm {
         self.state.enable.power_button()
     }
 
+    /// General-purpose event `number`, 0 to 7, has happened.
+    pub fn general_event(&mut self, number: u8) {
+        self.state.general_status |= general_bit(number);
+        self.update_line();
+    }
+
+    /// Whether the guest listens to general-purpose event `number`.
+    #[must_use]
+    pub fn general_event_enabled(&self, number: u8) -> bool {
+        self.state.general_enable & general_bit(number) != 0
+    }
+
     /// Ticks of the timer since the machine was powered on.
     fn ticks(&self) -> u64 {
         let ticks = u128::from(self.clock.now()) * u128::from(TIMER_FREQUENCY) / 1_000_000_000;
@@ -211,18 +240,29 @@ impl Pm {
 
     fn update_line(&self) {
         let events = self.state.status.into_bits() & self.state.enable.into_bits() & ENABLES;
-        self.sci.set(events != 0);
+        let general = self.state.general_status & self.state.general_enable;
+        self.sci.set(events != 0 || general != 0);
     }
 
     /// All registers as the guest sees them at this moment.
     fn image(&self) -> [u8; offset::END] {
-        let PmState { status, enable, control, timer_width, served_halves: _ } = &self.state;
+        let PmState {
+            status,
+            enable,
+            control,
+            timer_width,
+            served_halves: _,
+            general_status,
+            general_enable,
+        } = &self.state;
         let timer = self.ticks() % (2 * timer_width.half());
         let mut image = [0; offset::END];
         image[offset::STATUS..][..2].copy_from_slice(&status.into_bits().to_le_bytes());
         image[offset::ENABLE..][..2].copy_from_slice(&enable.into_bits().to_le_bytes());
         image[offset::CONTROL..][..2].copy_from_slice(&control.into_bits().to_le_bytes());
-        image[offset::TIMER..].copy_from_slice(&timer.to_le_bytes()[..4]);
+        image[offset::TIMER..][..4].copy_from_slice(&timer.to_le_bytes()[..4]);
+        image[offset::GENERAL_STATUS] = *general_status;
+        image[offset::GENERAL_ENABLE] = *general_enable;
         image
     }
 
@@ -239,6 +279,11 @@ impl Pm {
     }
 }
 
+/// The bit of a general-purpose event; none of one that does not exist.
+fn general_bit(number: u8) -> u8 {
+    1u8.checked_shl(number.into()).unwrap_or(0)
+}
+
 impl PortDevice for Pm {
     fn port_read(&mut self, offset: u16, data: &mut [u8]) {
         self.sync();
@@ -251,8 +296,9 @@ impl PortDevice for Pm {
     fn port_write(&mut self, offset: u16, data: &[u8]) {
         self.sync();
         let mut image = self.image();
-        // A zero in the status register changes nothing.
+        // A zero in a status register changes nothing.
         image[offset::STATUS..][..2].fill(0);
+        image[offset::GENERAL_STATUS] = 0;
         let mut control_written = false;
         for (index, &byte) in (usize::from(offset)..).zip(data) {
             if let Some(to) = image.get_mut(index) {
@@ -264,6 +310,8 @@ impl PortDevice for Pm {
         let cleared = word(offset::STATUS);
         self.state.status = Events::from_bits(self.state.status.into_bits() & !cleared);
         self.state.enable = Events::from_bits(word(offset::ENABLE) & ENABLES);
+        self.state.general_status &= !image[offset::GENERAL_STATUS];
+        self.state.general_enable = image[offset::GENERAL_ENABLE];
         if control_written {
             self.write_control(PmControl::from_bits(word(offset::CONTROL) & 0x3c07));
         }

@@ -98,6 +98,41 @@ fn the_timer_interrupts_when_its_highest_bit_changes() {
 }
 
 #[test]
+fn a_general_event_interrupts_when_it_is_enabled_until_it_is_cleared() {
+    let mut b = bench(TimerWidth::Bits32);
+    b.pm.general_event(1);
+    assert!(!b.sci.level() && !b.pm.general_event_enabled(1));
+    // Status and enable registers, a byte each.
+    assert_eq!(b.word(12), 0x0002);
+    b.pm.port_write(13, &[0x02]);
+    assert!(b.sci.level() && b.pm.general_event_enabled(1) && !b.pm.general_event_enabled(0));
+    // What else is written clears nothing.
+    b.set_word(0, 0xffff);
+    assert!(b.sci.level());
+    b.pm.port_write(12, &[0x02]);
+    assert!(!b.sci.level());
+    assert_eq!(b.word(12), 0x0200);
+    b.pm.general_event(8);
+    assert_eq!(b.word(12), 0x0200, "there are eight");
+    b.pm.general_event(1);
+    let sci = Wire::new();
+    let again = Pm::restore(b.pm.save(), b.clock.clone(), sci.clone(), b.power.clone());
+    assert!(sci.level() && again.general_event_enabled(1));
+}
+
+#[test]
+fn what_was_saved_before_there_were_general_events_has_none() {
+    let mut b = bench(TimerWidth::Bits32);
+    let mut old = serde_json::to_value(b.pm.save()).unwrap();
+    for field in ["general_status", "general_enable"] {
+        old.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    let state = serde_json::from_value(old).unwrap();
+    b.pm = Pm::restore(state, b.clock.clone(), b.sci.clone(), b.power.clone());
+    assert_eq!(b.word(12), 0);
+}
+
+#[test]
 fn restored_hardware_goes_on() {
     let mut b = bench(TimerWidth::Bits32);
     b.set_word(2, 0x0100);

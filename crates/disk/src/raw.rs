@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +103,13 @@ impl RawDisk {
             return Err(Error::OddSize { name, size });
         }
         Ok(Self { file, name, label: None, size: AtomicU64::new(size), read_only })
+    }
+
+    /// The open file, with the lock that [`open_alone`](Self::open_alone) took: whoever is given a copy of
+    /// the descriptor has that too, for as long as any copy is open.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     fn error(&self, what: &'static str) -> impl Fn(io::Error) -> Error {

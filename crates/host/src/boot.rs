@@ -9,9 +9,7 @@ use riad_agent::client::{
     run_session,
 };
 use riad_agent::protocol::{BootTimes, ExecRequest, PORT, ShutdownMode};
-use riad_vmm::{
-    BlkHandle, Console, Ending, Guest, Keyboard, Meter, NetHandle, Vm, VmConfig, VsockHandle,
-};
+use riad_vmm::{Console, Devices, Ending, Guest, Keyboard, Meter, Vm, VmConfig, VsockHandle};
 
 use crate::jumps::{Jumps, LOOK};
 use crate::limits::Limits;
@@ -272,19 +270,14 @@ impl Booting {
         self.vm.meter()
     }
 
-    /// The host's ends of its disks, the root's first.
-    pub(crate) fn disks(&self) -> Vec<BlkHandle> {
-        self.vm.disks().to_vec()
+    /// Its network cards and disks, the root's first.
+    pub(crate) fn devices(&self) -> Devices {
+        self.vm.devices()
     }
 
     /// Its console.
     pub(crate) fn console(&self) -> &Console {
         &self.console
-    }
-
-    /// Its network cards, in their order.
-    pub(crate) fn nets(&self) -> &[NetHandle] {
-        self.vm.nets()
     }
 
     /// The way to its agent, once that answers.

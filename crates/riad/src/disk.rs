@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use riad_host::journal::Event;
 use riad_host::machines::{DiskInfo, DiskName, Folder, MachineError, Machines, NewDisk};
+use riad_host::network::Counts;
 use riad_host::process::Connection;
 use riad_host::{Size, printable};
 use serde::Serialize;
@@ -172,30 +173,31 @@ fn resize(args: &DiskResizeArgs) -> Result<(), Failure> {
 
 fn attach(args: &DiskAttachArgs) -> Result<(), Failure> {
     let DiskAttachArgs { disk, name, read_only } = args;
-    let folder = Machines::open()?.attach(disk, name, *read_only)?;
-    let when = when(&folder)?;
+    let (folder, counts) = Machines::open()?.attach_disk(disk, name, *read_only)?;
+    let when = when(&folder, counts)?;
     eprintln!(
-        "riad: disk {disk} is attached to {name}: {when} it is /dev/disk/by-id/virtio-{disk} there"
+        "riad: disk {disk} is attached to {name} {when}; it is /dev/disk/by-id/virtio-{disk} there"
     );
     Ok(())
 }
 
 fn detach(args: &DiskDetachArgs) -> Result<(), Failure> {
     let DiskDetachArgs { disk, name } = args;
-    let folder = Machines::open()?.detach(disk, name.as_ref())?;
+    let (folder, counts) = Machines::open()?.detach_disk(disk, name.as_ref())?;
     let name = folder.name();
     match folder.is_alive()? {
-        true => eprintln!("riad: disk {disk} is detached from {name}, {}", when(&folder)?),
+        true => eprintln!("riad: disk {disk} is detached from {name} {}", when(&folder, counts)?),
         false => eprintln!("riad: disk {disk} is detached from {name}"),
     }
     Ok(())
 }
 
 /// When a change of disks counts.
-fn when(folder: &Folder) -> Result<String, Failure> {
-    Ok(match folder.is_alive()? {
-        true => format!("from its next start on (`riad restart {}`)", folder.name()),
-        false => "when it starts".to_owned(),
+fn when(folder: &Folder, counts: Counts) -> Result<String, Failure> {
+    Ok(match (counts, folder.is_alive()?) {
+        (Counts::Now, _) => "now, and at its later starts".to_owned(),
+        (_, true) => format!("from its next start on (`riad restart {}`)", folder.name()),
+        (_, false) => "when it starts".to_owned(),
     })
 }
 

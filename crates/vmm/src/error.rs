@@ -46,6 +46,27 @@ pub enum Error {
          restore it"
     )]
     NoCable(usize),
+    /// No room for one more while the machine runs.
+    #[error(
+        "the machine has no free slot for another {0}: detach one first, or restart it, if others were detached that count from its next start on"
+    )]
+    NoSlot(&'static str),
+    /// Nothing that could be unplugged.
+    #[error("the machine has no such {0}")]
+    NoDevice(&'static str),
+    /// The guest keeps what is to be unplugged.
+    #[error(
+        "the guest did not let the {what} go within {seconds} s: see what uses it there (`riad console`), and try again; a machine that restarts is without it"
+    )]
+    Held {
+        /// What it keeps.
+        what: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// There is no machine any more.
+    #[error("the machine has ended meanwhile")]
+    Ended,
     /// The memory cannot be laid out.
     #[error(transparent)]
     Map(#[from] MapError),

@@ -3,35 +3,31 @@
 use std::sync::Arc;
 
 use riad_devices::pci::slot;
-use riad_devices::virtio::blk::{Blk, BlkHandle};
+use riad_devices::virtio::blk::Blk;
 use riad_devices::virtio::console::{Console as VirtioConsole, ConsoleHandle};
-use riad_devices::virtio::net::{Net, NetHandle};
+use riad_devices::virtio::net::Net;
 use riad_devices::virtio::rng::{HostEntropy, Rng};
 use riad_devices::virtio::vsock::Vsock;
 use riad_devices::virtio::{DeviceState, VirtioDevice};
+use riad_disk::Disk;
 use riad_machine::pc::Function;
+use riad_machine::pc::hotplug::card_slots;
 
+use crate::devices::Lists;
 use crate::snapshot::Snapshot;
 use crate::{Console, Error, GUEST_CID, VmConfig, VsockHandle};
 
 /// Network cards that a machine can have.
 pub(crate) const MOST_CARDS: usize = 1 + (slot::LAST - slot::NET_MORE + 1) as usize;
 
-/// Where network cards are: the first has a place of its own.
-fn card_slots() -> impl Iterator<Item = u8> {
-    std::iter::once(slot::NET).chain(slot::NET_MORE..=slot::LAST)
-}
-
 /// The devices, and the host's ends of those that have one.
 #[derive(Default)]
 pub(crate) struct Functions {
     pub(crate) functions: Vec<Function>,
-    /// Of its network cards, in their order.
-    pub(crate) nets: Vec<NetHandle>,
+    /// Its network cards and disks, in their order.
+    pub(crate) lists: Lists,
     pub(crate) vsock: Option<VsockHandle>,
     pub(crate) virtio_console: Option<ConsoleHandle>,
-    /// Of its disks, in their order.
-    pub(crate) disks: Vec<BlkHandle>,
 }
 
 impl Functions {
@@ -47,7 +43,7 @@ impl Functions {
         let mut all = Self::default();
         for (cable, at) in config.cables.iter().zip(card_slots()) {
             let (device, handle) = Net::new(cable.clone());
-            all.nets.push(handle);
+            all.lists.add_card(at, handle);
             all.add(at, device);
         }
         if config.vsock {
@@ -62,7 +58,7 @@ impl Functions {
         for (disk, at) in config.disks.iter().zip(slot::DISK_FIRST..) {
             let place = || format!("riad-disk{}", at - slot::DISK_FIRST);
             let serial = disk.label().map_or_else(place, str::to_owned);
-            all.add_disk(at, Blk::new(Arc::clone(disk), &serial));
+            all.add_disk(at, disk, Blk::new(Arc::clone(disk), &serial));
         }
         Ok(all)
     }
@@ -89,13 +85,13 @@ impl Functions {
             let at = function.slot;
             match &function.function.device {
                 DeviceState::Blk(state) => match disks.next() {
-                    Some(disk) => all.add_disk(at, Blk::restore(Arc::clone(disk), state)?),
+                    Some(disk) => all.add_disk(at, disk, Blk::restore(Arc::clone(disk), state)?),
                     None => return Err(Error::Disks(0, wanted)),
                 },
                 DeviceState::Net(state) => {
                     let cable = cables.next().ok_or(Error::NoCable(cards))?;
                     let (device, handle) = Net::restore(cable.clone(), state);
-                    all.nets.push(handle);
+                    all.lists.add_card(at, handle);
                     all.add(at, device);
                 }
                 DeviceState::Rng(state) => all.add(at, Rng::restore(Box::new(HostEntropy), state)),
@@ -114,9 +110,9 @@ impl Functions {
         Ok(all)
     }
 
-    fn add_disk(&mut self, slot: u8, disk: Blk) {
-        self.disks.push(disk.handle());
-        self.add(slot, disk);
+    fn add_disk(&mut self, slot: u8, disk: &Arc<dyn Disk>, device: Blk) {
+        self.lists.add_disk(slot, disk, device.handle());
+        self.add(slot, device);
     }
 
     fn add(&mut self, slot: u8, device: impl VirtioDevice + 'static) {

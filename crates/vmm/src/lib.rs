@@ -2,7 +2,8 @@
 //!
 //! [`Vm::start`] builds a machine from its [`VmConfig`] and runs it: a thread for each processor,
 //! one for timed devices, and those the devices bring. The caller hears of its end by
-//! [`Vm::wait`], talks to the guest through [`Vm::vsock`], and reads its console through the
+//! [`Vm::wait`], talks to the guest through [`Vm::vsock`], plugs devices in and
+//! out through [`Vm::devices`], and reads its console through the
 //! [`Console`] it gave.
 //!
 //! Where to begin: `config.rs`, then `vm.rs`. `snapshot.rs` is what a machine's state looks like
@@ -11,6 +12,7 @@
 mod config;
 mod console;
 mod cpu_model;
+mod devices;
 mod engine;
 mod error;
 mod functions;
@@ -24,6 +26,7 @@ mod vm;
 pub use config::{Disks, EngineKind, Guest, VmConfig};
 pub use console::{Console, ConsoleLine};
 pub use cpu_model::CpuModel;
+pub use devices::Devices;
 pub use engine::choose as choose_engine;
 pub use error::Error;
 pub use measure::{Measured, Speed, measured};

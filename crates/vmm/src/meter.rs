@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use riad_clock::{Clock, HostClock};
-use riad_devices::virtio::blk::{BlkCounts, BlkHandle};
-use riad_devices::virtio::net::{NetCounters, NetHandle};
+use riad_devices::virtio::blk::BlkCounts;
+use riad_devices::virtio::net::NetCounters;
 
+use crate::devices::Lists;
 use crate::sys::ThreadClock;
 
 /// Reads what a machine uses. It works from any thread, also while the machine is paused; of one
@@ -18,8 +19,7 @@ pub struct Meter(Arc<Inner>);
 struct Inner {
     /// Set once each thread runs.
     vcpus: Vec<OnceLock<ThreadClock>>,
-    disks: Vec<BlkHandle>,
-    nets: Vec<NetHandle>,
+    devices: Lists,
     clock: Arc<HostClock>,
 }
 
@@ -30,21 +30,16 @@ pub struct Reading {
     pub uptime: Duration,
     /// How long each of its processors has run on one of the host's.
     pub vcpus: Vec<Duration>,
-    /// What each of its disks has served.
+    /// What each of the disks that it has now has served.
     pub disks: Vec<BlkCounts>,
-    /// What has gone through its network cards together, if it has any.
+    /// What has gone through its network cards together, those that are gone included, if it ever had any.
     pub net: Option<NetCounters>,
 }
 
 impl Meter {
-    pub(crate) fn new(
-        cpus: u32,
-        disks: Vec<BlkHandle>,
-        nets: Vec<NetHandle>,
-        clock: Arc<HostClock>,
-    ) -> Self {
+    pub(crate) fn new(cpus: u32, devices: Lists, clock: Arc<HostClock>) -> Self {
         let vcpus = (0..cpus).map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { vcpus, disks, nets, clock }))
+        Self(Arc::new(Inner { vcpus, devices, clock }))
     }
 
     /// A processor runs on the thread of that clock.
@@ -58,13 +53,13 @@ impl Meter {
     /// What it shows now.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let Inner { vcpus, disks, nets, clock } = &*self.0;
+        let Inner { vcpus, devices, clock } = &*self.0;
         let time = |vcpu: &OnceLock<ThreadClock>| vcpu.get().and_then(|clock| clock.time());
         Reading {
             uptime: Duration::from_nanos(clock.now()),
             vcpus: vcpus.iter().map(|vcpu| time(vcpu).unwrap_or_default()).collect(),
-            disks: disks.iter().map(|disk| disk.counts()).collect(),
-            net: nets.iter().map(NetHandle::counters).reduce(NetCounters::plus),
+            disks: devices.disks().iter().map(|disk| disk.counts()).collect(),
+            net: devices.traffic(),
         }
     }
 }

@@ -9,22 +9,21 @@ use riad_clock::{Clock, HostClock};
 use riad_confine::Kind;
 use riad_cpu::x86::VcpuState;
 use riad_cpu::{Bus, Engine, Exit, Limit, Vcpu, VcpuHandle};
-use riad_devices::virtio::blk::BlkHandle;
 use riad_devices::virtio::console::ConsoleHandle;
-use riad_devices::virtio::net::NetHandle;
 use riad_devices::{PowerControl, PowerEvent, SharedPower};
 use riad_machine::boot::{BootParams, KernelImage, Module};
 use riad_machine::pc::map::AddressMap;
 use riad_machine::pc::{Pc, PcConfig, PcParts};
 use riad_memory::{Gatherer, GuestMemory};
 
+use crate::devices::Lists;
 use crate::engine::{Made, Wanted};
 use crate::functions::Functions;
 use crate::host_memory;
 use crate::meter::Meter;
 use crate::snapshot::Snapshot;
 use crate::sys::ThreadClock;
-use crate::{Console, CpuModel, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
+use crate::{Console, CpuModel, Devices, Error, Guest, MAX_CPUS, VmConfig, VsockHandle};
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,12 +123,11 @@ pub struct Vm {
     /// Until somebody takes it.
     endings: Option<Receiver<Ending>>,
     threads: Vec<JoinHandle<()>>,
-    nets: Vec<NetHandle>,
+    devices: Lists,
     vsock: Option<VsockHandle>,
     console: Console,
     virtio_console: Option<ConsoleHandle>,
     meter: Meter,
-    disks: Vec<BlkHandle>,
 }
 
 /// What the guest's own word about its end sets off: it is passed on, and the processors stop.
@@ -246,7 +244,7 @@ impl Vm {
             control: Arc::clone(&control),
             handles: Arc::clone(&known),
         });
-        let Functions { functions, nets, vsock, virtio_console, disks } = match &snapshot {
+        let Functions { functions, lists: devices, vsock, virtio_console } = match &snapshot {
             Some(snapshot) => Functions::restore(config, snapshot, console)?,
             None => Functions::new(config, console)?,
         };
@@ -264,7 +262,7 @@ impl Vm {
         }
         let handles: Vec<_> = vcpus.iter().map(|vcpu| vcpu.handle()).collect();
         let _ = known.set(handles.clone());
-        let meter = Meter::new(cpus, disks.clone(), nets.clone(), Arc::clone(&clock));
+        let meter = Meter::new(cpus, devices.clone(), Arc::clone(&clock));
         let mut vm = Self {
             engine,
             tsc_khz,
@@ -279,12 +277,11 @@ impl Vm {
             sender,
             endings: Some(endings),
             threads: Vec::new(),
-            nets,
+            devices,
             vsock,
             console: console.clone(),
             virtio_console,
             meter,
-            disks,
         };
         let timers = Arc::clone(vm.pc.timers());
         vm.spawn(Kind::Timer, "timers", move || timers.run())?;
@@ -334,10 +331,10 @@ impl Vm {
         self.endings.take()
     }
 
-    /// The machine's network cards, in their order: their cables and their counters.
+    /// The machine's network cards and disks, and the way to plug others in and out while it runs.
     #[must_use]
-    pub fn nets(&self) -> &[NetHandle] {
-        &self.nets
+    pub fn devices(&self) -> Devices {
+        Devices::new(&self.pc, self.devices.clone())
     }
 
     /// The way to talk to the guest, when the machine has a vsock.
@@ -384,12 +381,6 @@ impl Vm {
     #[must_use]
     pub fn meter(&self) -> Meter {
         self.meter.clone()
-    }
-
-    /// The host's ends of its disks, in their order.
-    #[must_use]
-    pub fn disks(&self) -> &[BlkHandle] {
-        &self.disks
     }
 
     /// Guest time since power-on, nanoseconds.

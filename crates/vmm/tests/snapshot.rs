@@ -243,11 +243,11 @@ fn a_saved_network_card_needs_a_network() {
     assert!(matches!(error, riad_vmm::Error::NoCable(1)), "{error}");
     // One that was saved without a card has none, whatever there is to plug it into.
     let vm = Vm::start_paused(&without, &our_guest(), &output.console()).unwrap();
-    assert!(vm.nets().is_empty());
+    assert!(vm.devices().cards().is_empty());
     vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
     let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
     let vm = Vm::restore(&config(), snapshot, memory, &output.console()).unwrap();
-    assert!(vm.nets().is_empty());
+    assert!(vm.devices().cards().is_empty());
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn a_machine_has_several_network_cards_and_takes_each_along() {
         ..config()
     };
     let vm = Vm::start_paused(&cards(3), &our_guest(), &output.console()).unwrap();
-    assert_eq!(vm.nets().len(), 3);
-    vm.nets()[1].plug(false);
+    assert_eq!(vm.devices().cards().len(), 3);
+    vm.devices().cards()[1].plug(false);
     let folder = tempfile::tempdir().unwrap();
     vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
     drop(vm);
@@ -268,7 +268,10 @@ fn a_machine_has_several_network_cards_and_takes_each_along() {
     assert!(matches!(error, riad_vmm::Error::NoCable(3)), "{error}");
     let (snapshot, memory) = Snapshot::read(folder.path()).unwrap();
     let vm = Vm::restore(&cards(3), snapshot, memory, &output.console()).unwrap();
-    assert_eq!(vm.nets().iter().map(|card| card.up()).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        vm.devices().cards().iter().map(|card| card.up()).collect::<Vec<_>>(),
+        [true, false, true]
+    );
     let error = Vm::start_paused(&cards(9), &our_guest(), &output.console()).err().unwrap();
     assert!(matches!(error, riad_vmm::Error::Cables(9, 5)), "{error}");
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use riad_agent::client::{Events, SessionIo, run_session};
 use riad_agent::protocol::{
-    BootTimes, Decoder, ExecRequest, Failure, FailureKind, FileSystem, Hello, MAX_TEXT, Measures,
-    OutputStream, ShutdownMode, ToGuest, ToHost, TtyRequest,
+    BootTimes, CardRequest, Decoder, ExecRequest, Failure, FailureKind, FileSystem, Hello,
+    MAX_TEXT, Measures, OutputStream, ShutdownMode, ToGuest, ToHost, TtyRequest,
 };
 
 use super::Target;
@@ -243,6 +243,10 @@ fn host_seeds() -> Vec<Vec<u8>> {
             ToGuest::Welcome { version: 2 },
             ToGuest::SetTime { unix_nanos: 5 },
             ToGuest::Measure,
+            ToGuest::SetUpCard(CardRequest {
+                mac: "02:72:0a:4d:00:02".to_owned(),
+                addresses: vec!["10.77.0.2/24".to_owned()],
+            }),
             ToGuest::Shutdown { mode: ShutdownMode::Reboot },
         ],
     ];

@@ -202,6 +202,9 @@ fn run(bytes: &[u8], only_pci: bool) -> u64 {
     steps - (ports + memory).min(steps)
 }
 
+/// Slots that functions come to, of those that cases often look at.
+const HOT: [u8; 3] = [slot::NET, slot::DISK_FIRST + 1, slot::NET_MORE];
+
 fn step(bench: &Bench, kind: u8, only_pci: bool, input: &mut Input<'_>) {
     let pc = &bench.pc;
     let mut data = [0; 8];
@@ -215,7 +218,7 @@ fn step(bench: &Bench, kind: u8, only_pci: bool, input: &mut Input<'_>) {
             let (at, len) = (port_number(input), input.pick(&[1, 2, 4]));
             pc.port_read(at, &mut data[..len]);
         }
-        3 => match input.u8() % 6 {
+        3 => match input.u8() % 8 {
             0 => {
                 pc.pause();
                 pc.resume();
@@ -232,6 +235,18 @@ fn step(bench: &Bench, kind: u8, only_pci: bool, input: &mut Input<'_>) {
             4 => {
                 let _ = pc.acknowledge_extint();
                 pc.end_of_interrupt(input.u8());
+            }
+            // Refused where there is something, or nobody listens.
+            5 => {
+                let slot = input.pick(&HOT);
+                let _ = pc.plug(function(slot, Rng::new(Box::new(HostEntropy))));
+            }
+            6 => {
+                let slot = input.pick(&HOT);
+                let _ = pc.want_back(slot);
+                if input.u8().is_multiple_of(4) {
+                    pc.keep(slot);
+                }
             }
             _ => pass(bench, input.u32()),
         },
@@ -273,9 +288,10 @@ fn pass(bench: &Bench, nanos: u32) {
 
 /// A port: most have a device.
 fn port_number(input: &mut Input<'_>) -> u16 {
-    const KNOWN: [u16; 24] = [
+    const KNOWN: [u16; 29] = [
         0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92,
-        0x3f8, 0x3f9, 0x4d0, 0x4d1, 0x600, 0x604, 0x608, 0xcf8, 0xcfc,
+        0x3f8, 0x3f9, 0x4d0, 0x4d1, 0x600, 0x604, 0x608, 0x60c, 0x60d, 0x620, 0x624, 0x628, 0xcf8,
+        0xcfc,
     ];
     match input.u8() % 8 {
         0 => input.u16(),

@@ -1,5 +1,6 @@
 //! What arrives on a machine's control socket, and what comes back from a machine's process.
 
+use riad_host::machines::NetMode;
 use riad_host::process::control::{MOST_REQUEST, Order, Reply};
 
 use super::Target;
@@ -19,6 +20,9 @@ pub(super) const CONTROL: Target = Target {
             Order::Events,
             Order::Stats,
             Order::Grow { size: 1 << 33 },
+            Order::Attach { disk: "data".to_owned(), read_only: true },
+            Order::Detach { disk: "data".to_owned() },
+            Order::Leave { network: "lab".to_owned(), reach: NetMode::Nat },
             Order::Provision { scripts: vec!["a.sh".to_owned()] },
         ];
         let replies =

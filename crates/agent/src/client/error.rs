@@ -33,8 +33,8 @@ pub enum ClientError {
         /// Which message.
         what: &'static str,
     },
-    /// The agent did not understand the host.
-    #[error("the machine's agent refused the session: {message}")]
+    /// The agent did not understand the host, or cannot do what it was asked to.
+    #[error("the machine's agent refused: {message}")]
     Refused {
         /// What it says.
         message: String,
@@ -45,8 +45,8 @@ pub enum ClientError {
     /// The caller gave up ([`ControlEvent::Abort`](super::ControlEvent::Abort)).
     #[error("the session was given up")]
     Aborted,
-    /// The agent did not introduce itself in time.
-    #[error("the machine's agent did not introduce itself in time")]
+    /// The agent did not introduce itself, or answer, in time.
+    #[error("the machine's agent did not answer in time")]
     Silent,
 }
 

@@ -16,17 +16,28 @@ use crate::protocol::{Decoder, Measures, ToGuest, ToHost};
 /// # Errors
 /// The agent did not answer ([`ClientError::Silent`], [`ClientError::Gone`]), or something else.
 pub fn measure(stream: impl Into<OwnedFd>, limit: Duration) -> Result<Measures, ClientError> {
-    let stream = stream.into();
+    ask(stream.into(), &ToGuest::Measure, limit, |answer| match answer {
+        ToHost::Measures(measures) => Some(measures),
+        _ => None,
+    })
+}
+
+/// Asks what has one frame for an answer, on a connection of its own; `is_answer` takes it.
+pub(super) fn ask<T>(
+    stream: OwnedFd,
+    question: &ToGuest<'_>,
+    limit: Duration,
+    is_answer: impl FnOnce(ToHost<'_>) -> Option<T>,
+) -> Result<T, ClientError> {
     set_nonblocking(stream.as_fd()).map_err(ClientError::Stream)?;
     let deadline = Instant::now().checked_add(limit);
-    say(stream.as_fd(), &ToGuest::Measure, deadline)?;
+    say(stream.as_fd(), question, deadline)?;
     let mut decoder = Decoder::of_guest();
     loop {
         if let Some(frame) = decoder.next_frame()? {
             return match ToHost::parse(frame)? {
-                ToHost::Measures(measures) => Ok(measures),
                 ToHost::Error { message } => Err(ClientError::Refused { message }),
-                _ => Err(ClientError::Unexpected { what: "no measures" }),
+                answer => is_answer(answer).ok_or(ClientError::Unexpected { what: "no answer" }),
             };
         }
         wait(stream.as_fd(), PollFlags::IN, deadline)?;

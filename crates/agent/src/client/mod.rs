@@ -9,6 +9,7 @@
 //! session waiting, and every wait ends when the stream does or when the caller says so
 //! ([`ControlEvent::Abort`]).
 
+mod card;
 mod control;
 mod error;
 mod events;
@@ -16,6 +17,7 @@ mod measure;
 mod output;
 mod session;
 
+pub use card::set_up_card;
 pub use control::{ControlEvent, ControlReceiver, ControlSender, control};
 pub use error::ClientError;
 pub use events::Events;

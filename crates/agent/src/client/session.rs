@@ -201,8 +201,8 @@ impl Pump<'_> {
                 ToHost::Started { .. } | ToHost::Failed(_) | ToHost::Hello(_) => {
                     return Err(ClientError::Unexpected { what: "a second beginning" });
                 }
-                ToHost::Measures(_) => {
-                    return Err(ClientError::Unexpected { what: "measures" });
+                ToHost::Measures(_) | ToHost::Card { .. } => {
+                    return Err(ClientError::Unexpected { what: "an answer to a question" });
                 }
             }
         }

@@ -138,7 +138,8 @@ fn orders(decoder: &mut Decoder) -> Result<Vec<Order>, ()> {
             | ToGuest::Resize { .. }
             | ToGuest::Signal { .. }
             | ToGuest::Close { .. }
-            | ToGuest::Measure => return Err(()),
+            | ToGuest::Measure
+            | ToGuest::SetUpCard(_) => return Err(()),
         }
     }
     Ok(orders)

@@ -1,5 +1,5 @@
-//! The network cards, set up as the host says on the kernel's command line: at once, with no program of
-//! the image's and nothing to wait for. Without those words a card is left to the image.
+//! The network cards, set up as the host says on the kernel's command line, or in a request when they come
+//! later: at once, with no program of the image's and nothing to wait for. Without those words a card is left to the image.
 //!
 //! The kernel is told over rtnetlink (rtnetlink(7)); name servers are told in a file in memory, which
 //! `/etc/resolv.conf` is a link to in images of Riad's, or in that file itself, unless somebody made it
@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use riad_agent::protocol::CardRequest;
 use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -159,6 +160,23 @@ pub(crate) fn set_up(cards: &Cards, options: &NetworkOptions, journal: &Journal)
     }
     for CardOptions { mac, addresses } in more {
         set_up(cards.with_address(mac), addresses, &[]);
+    }
+}
+
+/// Sets up a card that came while the machine runs. Gives its name; nothing when the kernel has none with
+/// that address yet.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn set_up_one(card: &CardRequest) -> Result<Option<String>, String> {
+    let CardRequest { mac, addresses: texts } = card;
+    let read = |text: &String| address(text).ok_or_else(|| format!("{text:?} is no address"));
+    let addresses = texts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let cards = Cards::open();
+    let Some(name) = cards.with_address(&mac.to_ascii_lowercase()) else { return Ok(None) };
+    match cards.index(&name).and_then(|index| configure(index, &addresses, &[])) {
+        Ok(()) => Ok(Some(name)),
+        Err(error) => Err(format!("the network card {name} cannot be set up: {error}")),
     }
 }
 

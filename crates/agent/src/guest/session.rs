@@ -8,6 +8,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::measure::measure;
+use super::network;
 use super::process::{Exit, Process, Start};
 
 /// Which of a session's descriptors is meant.
@@ -185,6 +186,14 @@ impl Session {
                         ToHost::Measures(measure()).encode(to_host);
                         *closing = true;
                     }
+                    ToGuest::SetUpCard(card) => {
+                        let answer = match network::set_up_one(&card) {
+                            Ok(name) => ToHost::Card { name },
+                            Err(message) => ToHost::Error { message },
+                        };
+                        answer.encode(to_host);
+                        *closing = true;
+                    }
                     _ => return Err(SessionError::NotExec),
                 },
             }
@@ -228,7 +237,8 @@ fn obey(
         | ToGuest::Welcome { .. }
         | ToGuest::Shutdown { .. }
         | ToGuest::SetTime { .. }
-        | ToGuest::Measure => return Err(SessionError::Misplaced),
+        | ToGuest::Measure
+        | ToGuest::SetUpCard(_) => return Err(SessionError::Misplaced),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The protocol between host and agent, version 2. The reference is `docs/agent-protocol.md`.
+//! The protocol between host and agent, version 3. The reference is `docs/agent-protocol.md`.
 //!
 //! Everything travels in frames ([`Frame`]): a little-endian `u32` length of the payload, one byte
 //! of kind, the payload. What the host sends is [`ToGuest`], what the agent sends is [`ToHost`];
@@ -18,14 +18,14 @@ mod wire;
 pub use error::ProtocolError;
 pub use frame::{Decoder, Frame, HEADER_LEN};
 pub use measures::{FileSystem, MOST_FILE_SYSTEMS, Measures};
-pub use to_guest::{ExecRequest, OutputStream, ShutdownMode, ToGuest, TtyRequest};
+pub use to_guest::{CardRequest, ExecRequest, OutputStream, ShutdownMode, ToGuest, TtyRequest};
 pub use to_host::{BootTimes, Failure, FailureKind, Hello, ToHost};
 
 /// The version of the protocol that this build speaks.
 ///
 /// A peer sends only what the other's version (told by [`ToHost::Hello`] and
 /// [`ToGuest::Welcome`]) knows; an addition raises this number by one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The vsock port of both directions: the agent listens on it for sessions, and the host listens
 /// on it for the agent's event channel.

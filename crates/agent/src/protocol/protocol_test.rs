@@ -51,6 +51,10 @@ fn every_message_survives_the_journey() {
     to_guest_round_trip(&ToGuest::Shutdown { mode: ShutdownMode::Reboot });
     to_guest_round_trip(&ToGuest::SetTime { unix_nanos: u64::MAX });
     to_guest_round_trip(&ToGuest::Measure);
+    let addresses = vec!["10.77.0.2/24".to_owned(), "fd00::2/64".to_owned()];
+    let card = CardRequest { mac: "02:72:0a:4d:00:02".to_owned(), addresses };
+    to_guest_round_trip(&ToGuest::SetUpCard(card));
+    to_guest_round_trip(&ToGuest::SetUpCard(CardRequest::default()));
 
     to_host_round_trip(&ToHost::Started { pid: 7 });
     to_host_round_trip(&ToHost::Failed(Failure {
@@ -83,6 +87,8 @@ fn every_message_survives_the_journey() {
     };
     to_host_round_trip(&ToHost::Measures(measures));
     to_host_round_trip(&ToHost::Measures(Measures::default()));
+    to_host_round_trip(&ToHost::Card { name: Some("eth1".to_owned()) });
+    to_host_round_trip(&ToHost::Card { name: None });
 }
 
 #[test]

@@ -18,6 +18,7 @@ const WELCOME: u8 = 0x20;
 const SHUTDOWN: u8 = 0x21;
 const SET_TIME: u8 = 0x22;
 const MEASURE: u8 = 0x30;
+const SET_UP_CARD: u8 = 0x31;
 
 /// A message from the host to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,41 @@ pub enum ToGuest<'a> {
     /// Say how much of the machine is in use; the first and only frame of its connection. Since
     /// version 2.
     Measure,
+    /// Set up a network card that came while the machine runs; the first and only frame of its
+    /// connection. Since version 3.
+    SetUpCard(CardRequest),
+}
+
+/// A network card that came while the machine runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CardRequest {
+    /// Its hardware address, as `/sys/class/net/*/address` has it.
+    pub mac: String,
+    /// The machine's addresses there, each with its prefix length, as in `192.0.2.5/24`; at most
+    /// [`MOST_ADDRESSES`](Self::MOST_ADDRESSES).
+    pub addresses: Vec<String>,
+}
+
+impl CardRequest {
+    /// Addresses of one card.
+    pub const MOST_ADDRESSES: usize = 16;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        let Self { mac, addresses } = self;
+        put_text(out, mac);
+        out.extend_from_slice(&u32::try_from(addresses.len()).unwrap_or(u32::MAX).to_le_bytes());
+        addresses.iter().for_each(|address| put_text(out, address));
+    }
+
+    fn parse(fields: &mut Fields<'_>) -> Result<Self, ProtocolError> {
+        let mac = fields.text()?;
+        let count = fields.count(4)?;
+        if count > Self::MOST_ADDRESSES {
+            return Err(fields.malformed("a card has too many addresses"));
+        }
+        let addresses = (0..count).map(|_| fields.text()).collect::<Result<_, _>>()?;
+        Ok(Self { mac, addresses })
+    }
 }
 
 /// One of a command's two output streams.
@@ -198,7 +234,7 @@ impl<'a> ToGuest<'a> {
             EXEC => Some(MAX_EXEC_PAYLOAD),
             STDIN => Some(MAX_PAYLOAD),
             STDIN_EOF | RESIZE | SIGNAL | CLOSE | SHUTDOWN | SET_TIME | MEASURE => Some(8),
-            WELCOME => Some(MAX_TEXT),
+            WELCOME | SET_UP_CARD => Some(MAX_TEXT),
             _ => None,
         }
     }
@@ -248,6 +284,9 @@ impl<'a> ToGuest<'a> {
                 put_frame(out, SET_TIME, |out| out.extend_from_slice(&unix_nanos.to_le_bytes()));
             }
             Self::Measure => drop(put_frame(out, MEASURE, |_| {})),
+            Self::SetUpCard(card) => {
+                put_frame(out, SET_UP_CARD, |out| card.put(out));
+            }
         }
         Ok(())
     }
@@ -286,6 +325,7 @@ impl<'a> ToGuest<'a> {
             },
             SET_TIME => Self::SetTime { unix_nanos: fields.u64()? },
             MEASURE => Self::Measure,
+            SET_UP_CARD => Self::SetUpCard(CardRequest::parse(&mut fields)?),
             _ => return Err(ProtocolError::UnknownKind { kind }),
         };
         fields.finish()?;

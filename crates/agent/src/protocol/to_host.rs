@@ -17,6 +17,7 @@ const ERROR: u8 = 0x8f;
 // 0x90 to 0x9f are kept for files.
 const HELLO: u8 = 0xa0;
 const MEASURES: u8 = 0xb0;
+const CARD: u8 = 0xb1;
 
 /// A message from the agent to the host. It comes from a guest, and a guest is hostile: texts have
 /// no control characters left in them, and the bytes of the two output streams are just bytes.
@@ -59,6 +60,12 @@ pub enum ToHost<'a> {
     Hello(Hello),
     /// How much of the machine is in use; nothing follows. Since version 2.
     Measures(Measures),
+    /// A network card is set up, or there is none yet with that hardware address; nothing follows.
+    /// Since version 3.
+    Card {
+        /// What the guest calls it: `eth1`; `None` when it has not come yet.
+        name: Option<String>,
+    },
 }
 
 /// Why a command could not be started.
@@ -126,7 +133,7 @@ impl<'a> ToHost<'a> {
     pub(super) fn limit(kind: u8) -> Option<usize> {
         match kind {
             STARTED | STDIN_CREDIT | STDIN_CLOSED | EXITED | SIGNALED => Some(8),
-            FAILED | ERROR => Some(MAX_TEXT + 16),
+            FAILED | ERROR | CARD => Some(MAX_TEXT + 16),
             HELLO => Some(2 * MAX_TEXT),
             MEASURES => Some(MAX_PAYLOAD),
             STDOUT | STDERR => Some(MAX_PAYLOAD),
@@ -176,6 +183,12 @@ impl<'a> ToHost<'a> {
             }
             Self::Measures(measures) => {
                 put_frame(out, MEASURES, |out| measures.put(out));
+            }
+            Self::Card { name } => {
+                put_frame(out, CARD, |out| {
+                    out.push(name.is_some().into());
+                    name.iter().for_each(|name| put_text(out, name));
+                });
             }
         }
     }
@@ -252,6 +265,7 @@ impl<'a> ToHost<'a> {
                 // Later versions may append to this one.
                 return Ok(Self::Hello(Hello { version, agent, times }));
             }
+            CARD => Self::Card { name: if fields.bool()? { Some(fields.text()?) } else { None } },
             // To this one too.
             MEASURES => return Ok(Self::Measures(Measures::parse(&mut fields)?)),
             _ => return Err(ProtocolError::UnknownKind { kind }),

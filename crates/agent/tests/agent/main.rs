@@ -6,9 +6,11 @@ mod streams;
 mod terminal;
 mod users;
 
+use std::time::Duration;
+
 use harness::{Agent, run, sh};
-use riad_agent::client::{ClientError, ExitStatus};
-use riad_agent::protocol::{ExecRequest, FailureKind, VERSION};
+use riad_agent::client::{ClientError, ExitStatus, set_up_card};
+use riad_agent::protocol::{CardRequest, ExecRequest, FailureKind, VERSION};
 
 #[test]
 fn the_agent_introduces_itself() {
@@ -115,6 +117,20 @@ fn environment_and_directory_are_given() {
     // The command is looked up in the PATH that it is given.
     let request = ExecRequest::new(["sh"]).with_env("PATH", "/nowhere");
     assert_eq!(refusal(&agent, &request).0, FailureKind::NotFound);
+}
+
+#[test]
+fn a_card_that_has_not_come_is_told_and_an_address_that_is_none_is_refused() {
+    let agent = Agent::start();
+    let ask = |address: &str| {
+        // No card has that one: it is a group's.
+        let mac = "ff:ff:ff:ff:ff:fe".to_owned();
+        let card = CardRequest { mac, addresses: vec![address.to_owned()] };
+        set_up_card(agent.connect(), &card, Duration::from_secs(10))
+    };
+    assert!(matches!(ask("192.0.2.5/24"), Ok(None)));
+    let error = ask("192.0.2.5").unwrap_err();
+    assert!(matches!(&error, ClientError::Refused { message } if message.contains("192.0.2.5")));
 }
 
 #[test]

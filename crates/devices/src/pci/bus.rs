@@ -37,6 +37,17 @@ struct State {
     next_port: u64,
 }
 
+/// How a device comes to be on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// It was there at power-on: firmware has placed it.
+    PowerOn,
+    /// It is where the guest had it.
+    Restored,
+    /// It came while the guest runs.
+    Plugged,
+}
+
 struct Slot {
     device: Arc<dyn PciDevice>,
     /// Where BARs are placed after power-on: (BAR number, address, kind).
@@ -77,7 +88,7 @@ impl PciBus {
     /// # Errors
     /// [`PciError::BadSlot`], [`PciError::SlotTaken`], [`PciError::NoWindow`].
     pub fn add_device(&self, slot: u8, device: Arc<dyn PciDevice>) -> Result<(), PciError> {
-        self.add(slot, device, true)
+        self.add(slot, device, Arrival::PowerOn)
     }
 
     /// Puts a device that was restored from its saved state into `slot`; BARs stay where the guest
@@ -86,10 +97,29 @@ impl PciBus {
     /// # Errors
     /// As for [`add_device`](Self::add_device).
     pub fn add_restored(&self, slot: u8, device: Arc<dyn PciDevice>) -> Result<(), PciError> {
-        self.add(slot, device, false)
+        self.add(slot, device, Arrival::Restored)
     }
 
-    fn add(&self, slot: u8, device: Arc<dyn PciDevice>, place: bool) -> Result<(), PciError> {
+    /// Puts a new device into `slot` while the guest runs, which places its BARs and turns it on.
+    ///
+    /// # Errors
+    /// [`PciError::BadSlot`], [`PciError::SlotTaken`].
+    pub fn plug(&self, slot: u8, device: Arc<dyn PciDevice>) -> Result<(), PciError> {
+        self.add(slot, device, Arrival::Plugged)
+    }
+
+    /// Takes the device out of `slot`, reset; `None` when there is none.
+    pub fn remove(&self, slot: u8) -> Option<Arc<dyn PciDevice>> {
+        let mut state = self.write();
+        let entry = state.slots.get_mut(usize::from(slot))?.take()?;
+        state.decode(&self.apertures);
+        drop(state);
+        entry.device.decoded(&[]);
+        entry.device.reset();
+        Some(entry.device)
+    }
+
+    fn add(&self, slot: u8, device: Arc<dyn PciDevice>, how: Arrival) -> Result<(), PciError> {
         let mut state = self.write();
         match state.slots.get(usize::from(slot)) {
             None => return Err(PciError::BadSlot(slot)),
@@ -97,12 +127,14 @@ impl PciBus {
             Some(None) => {}
         }
         let mut placed = Vec::new();
-        for BarWindow { bar, kind, size, .. } in device.bars() {
+        // What is plugged in has no place at power-on: there is no end to how often that is done.
+        let bars = if how == Arrival::Plugged { Vec::new() } else { device.bars() };
+        for BarWindow { bar, kind, size, .. } in bars {
             let at = state.allocate(&self.apertures, kind, size)?;
             placed.push((bar, at, kind));
         }
         let entry = Slot { device, placed };
-        if place {
+        if how == Arrival::PowerOn {
             entry.place();
         }
         if let Some(room) = state.slots.get_mut(usize::from(slot)) {

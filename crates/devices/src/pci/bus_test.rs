@@ -152,3 +152,31 @@ fn restored_devices_stay_where_they_were() {
     bus.reset();
     assert!(bus.mmio_read(0xc000_0000, &mut data));
 }
+
+#[test]
+fn what_is_plugged_in_is_placed_by_the_guest_and_gone_when_it_is_removed() {
+    let bus = bus();
+    let kept = Probe::new(&[(0, BarKind::Memory32, 0x1000)]);
+    bus.add_device(1, kept.clone()).unwrap();
+    // As often as one likes: nothing of the window is used up.
+    for _ in 0..1000 {
+        let probe = Probe::new(&[(0, BarKind::Memory32, 0x1000)]);
+        bus.plug(9, probe.clone()).unwrap();
+        assert_eq!(bus.plug(9, probe.clone()), Err(PciError::SlotTaken(9)));
+        let mut id = [0; 2];
+        bus.config_read(9, 0, &mut id);
+        assert_eq!(id, [0x34, 0x12]);
+        assert!(!probe.bars()[0].enabled);
+        bus.config_write(9, 0x10, &0xc000_4000u32.to_le_bytes());
+        command(&bus, 9, command::MEMORY);
+        assert!(bus.mmio_write(0xc000_4000, &[7]));
+        assert!(bus.remove(9).is_some());
+        assert!(!bus.mmio_write(0xc000_4000, &[7]));
+        assert!(lock(&probe.decoded).is_empty());
+        assert_eq!(probe.bars()[0].base, 0, "it was reset");
+        bus.config_read(9, 0, &mut id);
+        assert_eq!(id, [0xff; 2]);
+    }
+    assert!(bus.remove(9).is_none() && bus.remove(32).is_none());
+    assert!(bus.mmio_write(0xc000_0000, &[7]), "the other one is where it was");
+}

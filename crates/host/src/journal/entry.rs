@@ -66,26 +66,26 @@ pub enum Event {
         /// `now`, or `next start`.
         when: String,
     },
-    /// A disk was attached to it, from its next start on.
+    /// A disk was attached to it: at once if it runs, and at its later starts.
     Attached {
         /// The disk's name.
         disk: String,
         /// Whether it is only read.
         read_only: bool,
     },
-    /// A disk was detached from it, from its next start on.
+    /// A disk was detached from it; one that runs is asked to let it go at once.
     Detached {
         /// The disk's name.
         disk: String,
     },
-    /// It is on a named network, from its next start on.
+    /// It is on a named network: at once if it runs, and at its later starts.
     Joined {
         /// The network's name.
         network: String,
         /// Its address there.
         address: String,
     },
-    /// It is on a named network no more, from its next start on.
+    /// It is on a named network no more; one that runs is asked to leave it at once.
     Left {
         /// The network's name.
         network: String,

@@ -11,8 +11,8 @@
 //! file for as long as it has it, however it ends.
 //!
 //! A guest finds its disks behind the root's, in the order in which they were attached, and knows each
-//! by its name, wherever it is: `/dev/disk/by-id/virtio-NAME`. There is no plugging in while a guest
-//! runs: the PCI bus of the board has no hot plug.
+//! by its name, wherever it is: `/dev/disk/by-id/virtio-NAME`. To a machine that runs, a disk comes by the
+//! hands of whoever attaches it (`live_disks`).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -276,7 +276,8 @@ impl Machines {
         Ok(())
     }
 
-    /// Attaches a disk to a machine, from its next start on.
+    /// Attaches a disk to a machine, from its next start on; [`attach_disk`](Self::attach_disk) does it at
+    /// once.
     ///
     /// # Errors
     /// There is no such disk or machine; another machine has it, and one of the two writes; the
@@ -307,8 +308,8 @@ impl Machines {
         Ok(folder)
     }
 
-    /// Detaches a disk from a machine, from its next start on; from the one that has it, when none is
-    /// named. A disk that is not there any more can be detached.
+    /// Detaches a disk from a machine, from its next start on ([`detach_disk`](Self::detach_disk) does it at
+    /// once); from the one that has it, when none is named. A disk that is not there any more can be detached.
     ///
     /// # Errors
     /// It is not attached; or to several, and none is named.

@@ -139,6 +139,19 @@ pub enum MachineError {
         /// The machines that have it.
         to: String,
     },
+    /// A machine that runs and keeps it.
+    #[error(
+        "disk '{disk}' is detached from machine '{machine}' from its next start on, and it has it still: \
+         {reason}; `riad disk detach {disk} {machine}` asks it again"
+    )]
+    DiskHeld {
+        /// The disk.
+        disk: DiskName,
+        /// The machine.
+        machine: Name,
+        /// Why it does.
+        reason: String,
+    },
     /// Nobody has it, or another.
     #[error(
         "disk '{disk}' is not attached to {}; `riad disk ls` says what is",
@@ -206,7 +219,7 @@ pub enum MachineError {
     /// A machine that was taken off it runs on it still.
     #[error(
         "a machine that was detached from network '{0}' runs on it still: `riad net info {0}` says which, \
-         and it leaves when it is stopped"
+         and `riad net detach {0} NAME` asks it again; it leaves when it is stopped, too"
     )]
     NetworkInUse(NetName),
     /// A network with no room for another.
@@ -234,6 +247,19 @@ pub enum MachineError {
         network: NetName,
         /// The machine.
         machine: Name,
+    },
+    /// A machine that runs and keeps its card.
+    #[error(
+        "machine '{machine}' is off network '{network}' from its next start on, and runs on it still: \
+         {reason}; `riad net detach {network} {machine}` asks it again"
+    )]
+    StillOnNetwork {
+        /// The network.
+        network: NetName,
+        /// The machine.
+        machine: Name,
+        /// Why it does.
+        reason: String,
     },
     /// A machine with no room for another.
     #[error(

@@ -33,6 +33,7 @@ mod disks;
 mod error;
 mod files;
 mod folder;
+mod live_disks;
 mod name;
 mod networks;
 mod provision;

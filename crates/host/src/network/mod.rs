@@ -8,6 +8,7 @@
 mod faults;
 mod forwards;
 mod instruments;
+mod live;
 mod named;
 mod policy;
 mod publish;
@@ -25,7 +26,7 @@ use riad_network::{Cable, Mac, Tap, TapError};
 use serde::{Deserialize, Serialize};
 
 pub use faults::{CableFaults, parse_loss, parse_rate, parse_time};
-pub(crate) use named::Joined;
+pub(crate) use live::reach;
 pub use policy::{Counts, RuleChange};
 pub use publish::Publish;
 pub use riad_network::user::Listen;
@@ -35,7 +36,7 @@ pub use status::{ForwardStatus, MemberStatus, NetworkStatus};
 use crate::Error;
 use crate::machines::{NetMode, NetName, new_id};
 use instruments::Instruments;
-use named::Rosters;
+use named::{Joined, Rosters};
 
 /// What can go wrong with a machine's network.
 #[derive(Debug, thiserror::Error)]
@@ -162,12 +163,14 @@ pub(crate) struct Plug {
     /// What is on the cable.
     instruments: Option<Instruments>,
     pub(crate) settings: Settings,
-    /// Named networks that the machine is on besides.
-    pub(crate) joined: Vec<Joined>,
+    /// Named networks that the machine is on besides, in the order in which it came to them.
+    joined: Mutex<Vec<Joined>>,
     /// Who is on them.
     rosters: Rosters,
+    /// What the machine is called there, once it is on one.
+    own: Mutex<Option<String>>,
     /// How much of the world they leave the machine.
-    reach: NetMode,
+    reach: Mutex<NetMode>,
 }
 
 impl Network {
@@ -207,8 +210,10 @@ impl Network {
         };
         let (cable, instruments) = laid.unzip();
         let network = Mutex::new(self.clone());
-        let (joined, rosters) = (Vec::new(), Rosters::default());
-        let plug = Plug { network, cable, control, instruments, settings, joined, rosters, reach };
+        let (joined, rosters, reach) = (Mutex::default(), Rosters::default(), Mutex::new(reach));
+        let own = Mutex::default();
+        let plug =
+            Plug { network, cable, control, instruments, settings, joined, rosters, own, reach };
         for publish in publish {
             plug.control()?.add(publish.forward().clone())?;
         }
@@ -229,7 +234,8 @@ impl Network {
 impl Plug {
     /// The machine's cables, in the order of its cards.
     pub(crate) fn cables(&self) -> Vec<Cable> {
-        self.cable.iter().chain(self.joined.iter().map(|joined| &joined.cable)).cloned().collect()
+        let joined = self.joined();
+        self.cable.iter().chain(joined.iter().map(|joined| &joined.cable)).cloned().collect()
     }
 
     /// The handle on a network that forwards.
@@ -259,7 +265,7 @@ impl Plug {
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *network, &self.control) {
             (Network::User(now), Some(control)) => {
-                control.set_policy(rules.policy(self.reach));
+                control.set_policy(rules.policy(self.reach()));
                 now.clone_from(rules);
                 Ok(())
             }
@@ -269,12 +275,13 @@ impl Plug {
 
     /// Words for the kernel's command line, with which the guest's agent sets the card up.
     pub(crate) fn words(&self) -> String {
-        if self.cable.is_none() && self.joined.is_empty() {
+        let joined = self.joined();
+        if self.cable.is_none() && joined.is_empty() {
             return String::new();
         }
         // Cards have the same names in every guest.
         let mut words = format!("net.ifnames=0{}", self.settings.words());
-        self.joined.iter().for_each(|joined| words.push_str(&joined.words()));
+        joined.iter().for_each(|joined| words.push_str(&joined.words()));
         words
     }
 }

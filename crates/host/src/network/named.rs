@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use riad_network::Cable;
-use riad_network::switch::Member;
+use riad_network::switch::{Member, Told};
 use riad_network::user::Policy;
 use riad_network::user::policy::{HostAccess, Verdict};
+use riad_network::{Cable, Mac};
 
 use super::{Network, NetworkError, Plug, Rules, written};
 use crate::Error;
 use crate::machines::{Membership, Name, NetMode, NetName};
+use crate::process::Joining;
 
 /// By the networks' names: machines and their addresses.
 pub(super) type Rosters = Arc<Mutex<BTreeMap<String, Vec<(String, Ipv4Addr)>>>>;
@@ -36,38 +38,107 @@ impl Joined {
 }
 
 impl Plug {
+    pub(super) fn joined(&self) -> MutexGuard<'_, Vec<Joined>> {
+        lock(&self.joined)
+    }
+
+    /// How much of the world the named networks leave the machine.
+    pub(crate) fn reach(&self) -> NetMode {
+        *lock(&self.reach)
+    }
+
     /// Joins a named network, whose switch runs, as the machine `name`.
     ///
     /// # Errors
     /// [`NetworkError::NotIsolated`], [`MachineError::Switch`](crate::machines::MachineError::Switch).
-    pub(crate) fn join(&mut self, membership: &Membership, name: &Name) -> Result<(), Error> {
+    pub(crate) fn join(&self, membership: &Membership, name: &Name) -> Result<(), Error> {
         let Membership { name: network, subnet, mode: _, address, directory } = membership;
-        let mode = self.reach;
+        self.check(network, self.reach())?;
+        let told = self.told(network, name);
+        let member = Member::join(directory, name.as_str(), *address, told)
+            .map_err(|error| membership.failed(error))?;
+        self.add(network, *address, subnet.prefix(), member);
+        Ok(())
+    }
+
+    /// Joins a named network while the machine `name` runs, by a connection that the switch knows as the
+    /// machine's already. Gives the cable to it. From now on the machine reaches no more than `reach`.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotIsolated`]; the host refuses descriptors.
+    pub(crate) fn join_with(
+        &self,
+        joining: &Joining,
+        name: &Name,
+        socket: OwnedFd,
+    ) -> Result<Cable, Error> {
+        let Joining { network, address, prefix, reach } = joining;
+        let network: NetName = network.parse()?;
+        self.check(&network, *reach)?;
+        let told = self.told(&network, name);
+        let member = Member::over(socket, *address, told).map_err(NetworkError::Host)?;
+        self.set_reach(*reach);
+        Ok(self.add(&network, *address, *prefix, member))
+    }
+
+    /// Leaves a named network. From now on the machine reaches as much as `reach`.
+    pub(crate) fn leave(&self, network: &str, reach: NetMode) {
+        self.joined().retain(|joined| joined.network.as_str() != network);
+        lock(&self.rosters).remove(network);
+        if let (Some(control), Some(own)) = (&self.control, lock(&self.own).as_deref()) {
+            control.set_names(names(own, &lock(&self.rosters)));
+        }
+        self.set_reach(reach);
+    }
+
+    /// The address of the card on a named network.
+    pub(crate) fn mac_on(&self, network: &str) -> Option<Mac> {
+        let joined = self.joined();
+        let mut on = joined.iter().filter(|joined| joined.network.as_str() == network);
+        on.next().map(|joined| joined.cable.mac())
+    }
+
+    /// Whether the machine may be on a network that leaves it so much of the world.
+    fn check(&self, network: &NetName, mode: NetMode) -> Result<(), NetworkError> {
         if mode != NetMode::Nat
             && matches!(self.network(), Network::Tap { .. } | Network::Bridge { .. })
         {
             let (network, card) = (network.clone(), self.network().to_string());
-            return Err(NetworkError::NotIsolated { network, mode, card }.into());
+            return Err(NetworkError::NotIsolated { network, mode, card });
         }
+        Ok(())
+    }
+
+    /// Hears who is on a network, for the machine `name`.
+    fn told(&self, network: &NetName, name: &Name) -> Told {
+        *lock(&self.own) = Some(name.to_string());
         let (control, rosters) = (self.control.clone(), Arc::clone(&self.rosters));
         let (own, of) = (name.to_string(), network.to_string());
-        let told = Box::new(move |roster| {
-            let mut rosters = rosters.lock().unwrap_or_else(PoisonError::into_inner);
+        Box::new(move |roster| {
+            let mut rosters = lock(&rosters);
             rosters.insert(of.clone(), roster);
             if let Some(control) = &control {
                 control.set_names(names(&own, &rosters));
             }
-        });
-        let member = Member::join(directory, name.as_str(), *address, told)
-            .map_err(|error| membership.failed(error))?;
-        self.joined.push(Joined {
-            network: network.clone(),
-            address: *address,
-            prefix: subnet.prefix(),
-            cable: Cable::new(member),
-        });
-        Ok(())
+        })
     }
+
+    fn add(&self, network: &NetName, address: Ipv4Addr, prefix: u8, member: Member) -> Cable {
+        let (network, cable) = (network.clone(), Cable::new(member));
+        self.joined().push(Joined { network, address, prefix, cable: cable.clone() });
+        cable
+    }
+
+    fn set_reach(&self, reach: NetMode) {
+        *lock(&self.reach) = reach;
+        if let (Network::User(rules), Some(control)) = (self.network(), &self.control) {
+            control.set_policy(rules.policy(reach));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The names that a machine is told of named networks: each member by its own, but for the machine

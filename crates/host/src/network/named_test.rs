@@ -54,9 +54,21 @@ fn a_machine_on_a_named_network_is_told_its_card_and_hears_of_others() {
     plug.network = std::sync::Mutex::new("bridge=br0".parse().unwrap());
     let error = plug.join(&membership(NetMode::Isolated, 3), &machine("db")).unwrap_err();
     assert!(error.to_string().contains("is isolated"), "{error}");
-    drop((plug, holder));
+    // It leaves, and comes again by a connection that somebody brings.
+    plug.network = std::sync::Mutex::new(Network::None);
+    plug.leave("lab", NetMode::Nat);
+    assert_eq!((plug.cables().len(), plug.mac_on("lab"), plug.reach()), (0, None, NetMode::Nat));
+    let address = Ipv4Addr::new(10, 77, 0, 2);
+    let socket = Client::connect(directory.path()).unwrap().join("web", address).unwrap();
+    let joining =
+        Joining { network: "lab".to_owned(), address, prefix: 24, reach: NetMode::Isolated };
+    let cable = plug.join_with(&joining, &machine("web"), socket).unwrap();
+    assert_eq!((cable.mac(), plug.mac_on("lab")), (own, Some(own)));
+    assert_eq!(plug.words(), "net.ifnames=0 riad.card=02:72:0a:4d:00:02,10.77.0.2/24");
+    assert_eq!(plug.reach(), NetMode::Isolated);
+    drop((plug, cable, holder));
     thread.join().unwrap();
-    let mut plug = Network::default().plug("00", Some("web"), &[], NetMode::Nat).unwrap();
+    let plug = Network::default().plug("00", Some("web"), &[], NetMode::Nat).unwrap();
     let error = plug.join(&membership(NetMode::Nat, 2), &machine("web")).unwrap_err();
     assert!(error.to_string().contains("does not run"), "{error}");
 }

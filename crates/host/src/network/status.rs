@@ -1,5 +1,6 @@
 //! What is true of a running machine's network, as programs are told of it.
 
+use riad_network::Cable;
 use riad_vmm::{NetCounters, NetHandle};
 use serde::{Deserialize, Serialize};
 
@@ -58,13 +59,13 @@ pub struct ForwardStatus {
 
 impl NetworkStatus {
     pub(crate) fn new(plug: &Plug, cards: &[NetHandle]) -> Self {
-        let Plug { cable, control, settings, joined, .. } = plug;
+        let Plug { cable, control, settings, .. } = plug;
         let text = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect();
-        // The first card is this network's, if it has one.
-        let mut cards = cards.iter();
-        let card = cable.as_ref().and_then(|_| cards.next());
+        let find = |cable: &Cable| cards.iter().find(|card| card.mac() == cable.mac());
+        let card = cable.as_ref().and_then(find);
+        let joined = plug.joined();
         let networks = joined.iter().map(|joined| {
-            let card = cards.next();
+            let card = find(&joined.cable);
             MemberStatus {
                 network: joined.network.to_string(),
                 address: format!("{}/{}", joined.address, joined.prefix),

@@ -12,10 +12,12 @@ use riad_agent::protocol::Measures;
 use rustix::fs::{Mode, OFlags};
 
 use super::capture::Capturing;
-use super::control::{Order, Reply};
+use super::control::{Joining, Order, Reply};
 use super::{Vitals, fds};
 use crate::journal::this_process;
-use crate::machines::{DiskName, Folder, MachineError, Phase, RunState, SOCKET, State};
+use crate::machines::{
+    DiskName, Folder, MachineError, NetMode, NetName, Phase, RunState, SOCKET, State,
+};
 use crate::network::{CableFaults, ForwardStatus, NetworkStatus, Publish};
 use crate::{Command, Error, printable};
 
@@ -116,11 +118,15 @@ impl Connection {
     /// The same, of what is often refused, for reasons that need no more looking into.
     fn ask_leave(&mut self, order: &Order) -> Result<serde_json::Value, MachineError> {
         let line = self.answer(order)?;
-        match Reply::parse(&line) {
+        self.refused_or(&line)
+    }
+
+    fn refused_or(&self, line: &[u8]) -> Result<serde_json::Value, MachineError> {
+        match Reply::parse(line) {
             Ok(Reply::Error(reason)) => {
                 Err(MachineError::Refused { name: self.folder.name().clone(), reason })
             }
-            _ => self.reply(&line),
+            _ => self.reply(line),
         }
     }
 
@@ -264,6 +270,57 @@ impl Connection {
         let Some(line) = self.line()? else { return Err(self.gone()?) };
         let value = self.reply(&line)?;
         serde_json::from_value(value).map_err(|error| self.failed(error))
+    }
+
+    /// Puts the machine on a named network while it runs; `socket` is its connection to the switch.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub(crate) fn join(
+        mut self,
+        joining: &Joining,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Join { joining: joining.clone() })?;
+        self.hand_over(socket)
+    }
+
+    /// Takes the machine off a named network while it runs.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], also when the guest keeps the card; [`MachineError::Process`].
+    pub(crate) fn leave(mut self, network: &NetName, reach: NetMode) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Leave { network: network.to_string(), reach }).map(drop)
+    }
+
+    /// Plugs a disk in while the machine runs; `file` is open, and locked.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], [`MachineError::Process`].
+    pub(crate) fn attach(
+        mut self,
+        disk: &DiskName,
+        read_only: bool,
+        file: BorrowedFd<'_>,
+    ) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Attach { disk: disk.to_string(), read_only })?;
+        self.hand_over(file)
+    }
+
+    /// Unplugs a disk while the machine runs.
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`], also when the guest has it in use or keeps it;
+    /// [`MachineError::Process`].
+    pub(crate) fn detach(mut self, disk: &DiskName) -> Result<(), MachineError> {
+        self.ask_leave(&Order::Detach { disk: disk.to_string() }).map(drop)
+    }
+
+    /// Sends a descriptor that was asked for, and hears whether it was taken.
+    fn hand_over(&mut self, fd: BorrowedFd<'_>) -> Result<(), MachineError> {
+        fds::send(self.reader.get_ref(), b"it\n", fd).map_err(|error| self.failed(error))?;
+        let Some(line) = self.line()? else { return Err(self.gone()?) };
+        self.refused_or(&line).map(drop)
     }
 
     /// Ends a forward.

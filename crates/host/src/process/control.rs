@@ -1,13 +1,16 @@
 //! What is said on a machine's control socket: one line of JSON from whoever connects, one line of
 //! JSON back, and then what was asked for. `docs/control-protocol.md` is the reference.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
+use crate::machines::NetMode;
 use crate::network::{CableFaults, Publish};
 
 /// The version of the protocol that this build speaks. A request says the version that brought it
 /// ([`Order::since`]), so that a process of an older Riad obeys what it knows.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The longest request, in bytes, with the newline.
 pub const MOST_REQUEST: usize = 4096;
@@ -49,6 +52,38 @@ pub enum Order {
         /// Its number.
         id: u32,
     },
+    /// Puts the machine on a named network while it runs. The first reply asks for the connection to the
+    /// network's switch: it is sent with a line of its own, whatever that says, and the second reply comes
+    /// when the guest has the card, and its address. Since version 4.
+    Join {
+        /// What it is told of the network.
+        #[serde(flatten)]
+        joining: Joining,
+    },
+    /// Takes the machine off a named network while it runs, once its guest has let the card go. Since
+    /// version 4.
+    Leave {
+        /// The network's name.
+        network: String,
+        /// What it reaches from then on besides its neighbours.
+        reach: NetMode,
+    },
+    /// Plugs a disk in while the machine runs. The first reply asks for the disk's file, which is open and
+    /// locked: it is sent with a line of its own, whatever that says, and the second reply comes when the
+    /// guest has the disk. Since version 4.
+    Attach {
+        /// The disk's name.
+        disk: String,
+        /// Whether the machine only reads it.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// Unplugs a disk while the machine runs, unless its guest has it in use; once the guest has let it
+    /// go, and what is on it is written. Since version 4.
+    Detach {
+        /// The disk's name.
+        disk: String,
+    },
     /// Has the rules hold that the folder has for the network `user`. Since version 3.
     Policy,
     /// Captures what goes over the cable: after the reply, a pcapng file comes out of the connection,
@@ -84,6 +119,19 @@ pub enum Order {
     },
 }
 
+/// A named network that a machine comes to while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joining {
+    /// The network's name.
+    pub network: String,
+    /// The machine's address there.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// What the machine reaches from then on besides its neighbours.
+    pub reach: NetMode,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Request {
     riad: u32,
@@ -110,6 +158,7 @@ impl Order {
             | Self::Policy
             | Self::Capture
             | Self::Fault { .. } => 3,
+            Self::Join { .. } | Self::Leave { .. } | Self::Attach { .. } | Self::Detach { .. } => 4,
         }
     }
 

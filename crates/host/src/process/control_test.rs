@@ -1,5 +1,10 @@
 use super::*;
 
+fn joining() -> Joining {
+    let address = Ipv4Addr::new(10, 77, 0, 2);
+    Joining { network: "lab".to_owned(), address, prefix: 24, reach: NetMode::Nat }
+}
+
 #[test]
 fn orders_are_what_they_were() {
     for order in [
@@ -11,6 +16,10 @@ fn orders_are_what_they_were() {
         Order::Events,
         Order::Stats,
         Order::Policy,
+        Order::Join { joining: joining() },
+        Order::Attach { disk: "data".to_owned(), read_only: true },
+        Order::Detach { disk: "data".to_owned() },
+        Order::Leave { network: "lab".to_owned(), reach: NetMode::HostOnly },
         Order::Capture,
         Order::Fault { set: None },
         Order::Fault { set: Some(CableFaults { cut: true, ..CableFaults::default() }) },
@@ -27,6 +36,11 @@ fn orders_are_what_they_were() {
     assert_eq!(Order::parse(by.to_line().as_bytes()), Ok(by));
     // What came later says so; a process that is older says that it is.
     assert_eq!(Order::Stats.to_line(), "{\"riad\":2,\"do\":\"stats\"}\n");
+    assert_eq!(
+        Order::Join { joining: joining() }.to_line(),
+        "{\"riad\":4,\"do\":\"join\",\"network\":\"lab\",\"address\":\"10.77.0.2\",\"prefix\":24,\
+         \"reach\":\"nat\"}\n"
+    );
     // What a later version may leave out or add.
     assert_eq!(
         Order::parse(b"{\"riad\":1,\"do\":\"stop\"}"),
@@ -43,7 +57,7 @@ fn what_is_none_is_refused_in_a_sentence() {
         (b"{\"do\":\"status\"}", "riad"),
         (b"{\"riad\":1}", "do"),
         (b"{\"riad\":1,\"do\":\"dance\"}", "dance"),
-        (b"{\"riad\":4,\"do\":\"dance\"}", "older Riad's"),
+        (b"{\"riad\":5,\"do\":\"dance\"}", "older Riad's"),
         (b"{\"riad\":1,\"do\":\"stop\",\"force\":\"yes\"}", "yes"),
     ] {
         let error = Order::parse(line).unwrap_err();

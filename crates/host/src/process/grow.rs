@@ -3,7 +3,6 @@
 
 use riad_agent::client::ExitStatus;
 use riad_agent::protocol::ExecRequest;
-use riad_disk::Disk;
 
 use super::settle::ask;
 use super::shared::{Shared, Ways};
@@ -38,7 +37,7 @@ pub(super) fn grow(shared: &Shared, size: u64) -> Result<String, Failed> {
     let disk = shared.disk().ok_or("the machine has no disk yet")?;
     disk.grow_in_use(size)?;
     let Some(ways) = shared.get_ways() else { return Ok(String::new()) };
-    let is_driven = ways.disks.first().is_some_and(|disk| disk.resized());
+    let is_driven = ways.devices.disks().first().is_some_and(|disk| disk.resized());
     // One that still boots sees the new size by itself, and grows its file system then.
     if !is_driven || shared.state().phase != Phase::Running {
         return Ok(String::new());
@@ -48,14 +47,10 @@ pub(super) fn grow(shared: &Shared, size: u64) -> Result<String, Failed> {
 
 /// Makes a disk that is attached larger, and tells the guest of its size.
 pub(super) fn attached(shared: &Shared, name: &str, size: u64) -> Result<(), Failed> {
-    let attached = shared.attached();
-    let mut disks = (1..).zip(attached);
-    let (place, disk) = disks
-        .find(|(_, disk)| disk.label() == Some(name))
-        .ok_or_else(|| format!("it was started without disk '{name}'"))?;
-    disk.grow(size)?;
+    let disk = shared.attached_disk(name);
+    disk.ok_or_else(|| format!("it was started without disk '{name}'"))?.grow(size)?;
     // One that still boots sees the new size by itself.
-    if let Some(handle) = shared.get_ways().as_ref().and_then(|ways| ways.disks.get(place)) {
+    if let Some(handle) = shared.get_ways().and_then(|ways| ways.devices.disk(name)) {
         handle.resized();
     }
     Ok(())

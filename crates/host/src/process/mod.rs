@@ -16,7 +16,9 @@ mod fds;
 mod grow;
 mod launch;
 mod network;
+mod plug;
 mod provision;
+mod rooms;
 mod server;
 mod settle;
 mod setup;
@@ -26,22 +28,22 @@ mod sys;
 mod tap;
 mod vitals;
 
-use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use riad_confine::{Kind, Process};
 use riad_disk::{Disk, Layer, RawDisk};
 use riad_image::Image;
-use riad_vmm::{EngineKind, Guest, VmConfig};
+use riad_vmm::{Disks, EngineKind, Guest, VmConfig};
 
 pub use capture::{Block, BlockKind, Capturing};
 pub use client::{Connection, News};
+pub(crate) use control::Joining;
 pub use launch::{Started, start};
 pub use riad_vmm::NetCounters;
+pub(crate) use switch::hold as hold_switch;
 pub use switch::serve_switch;
 pub use vitals::{DiskVitals, Vitals};
 
@@ -52,10 +54,10 @@ use crate::limits::Limits;
 use crate::machines::{
     Boot, Folder, How, MachineConfig, MachineError, Machines, Phase, RunState, SetupDone,
 };
-use crate::network::Plug;
-use crate::room::{self, Room};
+use crate::network::{Plug, reach};
 use crate::timings::{Counts, Stopwatch};
 use crate::{ConsoleTail, Error, Stage, cmdline, engine, images};
+use rooms::Rooms;
 use shared::{Shared, Ways, unix_ms};
 use tap::Tap;
 use vitals::Gauges;
@@ -77,7 +79,7 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     let tap = Tap::new(&console_log).map_err(MachineError::io("write", &console_log))?;
     let gauges = Gauges::open(began);
     let journal = Own::open(folder.path(), folder.name().as_str(), &config.id);
-    let prepared = prepare(&folder, &config);
+    let mut prepared = prepare(&folder, &config);
     // From here on, while there is one thread still, nothing else can be opened.
     let confined = match &prepared {
         Ok(prepared) => Process::new(Kind::Control)
@@ -90,7 +92,8 @@ pub fn live(folder: PathBuf, birth: UnixStream) -> Result<(), Error> {
     };
     tap.keep(console_log).map_err(|source| Error::Host { what: "a thread", source })?;
     let engine = prepared.as_ref().map_or(config.engine, |prepared| prepared.engine);
-    let attached = prepared.as_ref().map_or_else(|_| Vec::new(), |p| p.attached.clone());
+    // Handed over whole: a disk that is detached is nobody's any more.
+    let attached = prepared.as_mut().map(|p| std::mem::take(&mut p.attached)).unwrap_or_default();
     let names = attached.iter().filter_map(|disk| disk.label()).map(str::to_owned);
     let state = RunState {
         schema: RunState::SCHEMA,
@@ -170,9 +173,7 @@ fn prepare(folder: &Folder, config: &MachineConfig) -> Result<Prepared, Error> {
     let attached = Machines::open_disks(folder, config)?.into_iter().map(Arc::new).collect();
     let name = folder.name().as_str();
     let networks = Machines::networks_of(folder, config)?;
-    // Of several networks, the one counts that leaves it least.
-    let reach = networks.iter().map(|network| network.mode).min().unwrap_or_default();
-    let mut plug = config.network.plug(&config.id, Some(name), &config.publish, reach)?;
+    let plug = config.network.plug(&config.id, Some(name), &config.publish, reach(&networks))?;
     networks.iter().try_for_each(|network| plug.join(network, folder.name()))?;
     let plug = Arc::new(plug);
     Ok(Prepared { engine, image, initrd, plug, listener, attached })
@@ -185,7 +186,7 @@ fn run(
     prepared: Prepared,
     began: Instant,
 ) -> Result<How, Error> {
-    let Prepared { engine, image, initrd, plug, listener, attached } = prepared;
+    let Prepared { engine, image, initrd, plug, listener, .. } = prepared;
     let mut watch = Stopwatch::new(began);
     shared.set_plug(Arc::clone(&plug));
     server::serve_all(listener, shared)
@@ -206,23 +207,27 @@ fn run(
     }
     let layer = Arc::new(Layer::open(&path, base)?);
     shared.set_disk(&layer, image.meta().root_partition);
-    let disks = attached.into_iter().map(|disk| disk as Arc<dyn Disk>);
-    let disks = roomy([layer as Arc<dyn Disk>].into_iter().chain(disks), shared)?;
+    let rooms = Rooms::begin(shared).map_err(|source| Error::Host { what: "a thread", source })?;
+    let root = rooms.watch(layer);
+    shared.set_rooms(rooms);
     watch.ended(Stage::Image);
     loop {
         shared.stage(Stage::Machine);
+        let plugging = shared.plugging();
         let words = cmdline::named_machine(shared.folder().name(), config, &plug.words());
         let guest = guest(&words, &image, &initrd, limits)?;
-        let hardware = vm_config(config, engine, &disks, &plug);
+        let disks = || std::iter::once(Arc::clone(&root)).chain(shared.watched());
+        let hardware = vm_config(config, engine, disks().collect(), &plug);
+        drop(plugging);
         let after = After {
             grown,
             boot: config.boot,
             setup: setup::wanted(shared.folder(), config),
             limits,
         };
-        let result = one(shared, &hardware, &guest, limits, watch, after);
+        let result = one(shared, hardware, &guest, limits, watch, after);
         // Whatever became of the guest, what it wrote is kept.
-        disks.iter().try_for_each(|disk| disk.flush())?;
+        disks().try_for_each(|disk| disk.flush())?;
         match result? {
             Over::PoweredOff => return Ok(How::PoweredOff),
             Over::Unplugged => return Ok(How::Forced),
@@ -244,81 +249,39 @@ struct After {
     limits: Limits,
 }
 
-/// Disks whose want of room is written down, by a thread that may.
-fn roomy(
-    disks: impl Iterator<Item = Arc<dyn Disk>>,
-    shared: &Shared,
-) -> Result<Vec<Arc<dyn Disk>>, Error> {
-    let (sender, changed) = sync_channel(1);
-    // What the guest waits for, by the number of the disk that it does for.
-    let waits = Arc::new(Mutex::new(BTreeMap::new()));
-    let watched = (0usize..).zip(disks).map(|(number, disk)| {
-        let (told, sender) = (Arc::clone(&waits), sender.clone());
-        let tell = move |why: Option<&riad_disk::Error>| {
-            match why {
-                Some(why) => lock(&told).insert(number, room::sentence(Some(why))),
-                None => lock(&told).remove(&number),
-            };
-            // If it is full, the thread is about to look.
-            let _ = sender.try_send(());
-        };
-        Arc::new(Room::new(disk, Box::new(tell))) as Arc<dyn Disk>
-    });
-    let watched = watched.collect();
-    let shared = shared.clone();
-    let body = move || {
-        while changed.recv().is_ok() {
-            let waits = lock(&waits).values().next().cloned();
-            shared.waits(waits);
-        }
-    };
-    let thread = riad_confine::spawn(Kind::Control, "room", body);
-    thread.map_err(|source| Error::Host { what: "a thread", source })?;
-    Ok(watched)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn vm_config(
-    config: &MachineConfig,
-    engine: EngineKind,
-    disks: &[Arc<dyn Disk>],
-    plug: &Plug,
-) -> VmConfig {
+fn vm_config(config: &MachineConfig, engine: EngineKind, disks: Disks, plug: &Plug) -> VmConfig {
     VmConfig {
         cpus: config.cpus,
         memory: config.memory,
         engine,
         cpu: config.cpu,
         code_cache: config.code_cache,
-        disks: disks.to_vec(),
+        disks,
         cables: plug.cables(),
         ..VmConfig::default()
     }
 }
 
-/// From one start of the guest to its next.
+/// From one start of the guest to its next. What the machine is built to is not kept: what is unplugged
+/// later is nobody's then.
 fn one(
     shared: &Shared,
-    config: &VmConfig,
+    config: VmConfig,
     guest: &Guest,
     limits: Limits,
     mut watch: Stopwatch,
     after: After,
 ) -> Result<Over, Error> {
     let sink = Box::new(shared.tap().clone());
-    let booting = Booting::start(config.clone(), guest, Some(sink), limits)?;
+    let booting = Booting::start(config, guest, Some(sink), limits)?;
     watch.ended(Stage::Machine);
     shared.set_ways(Ways {
         vsock: booting.vsock().clone(),
-        nets: booting.nets().to_vec(),
+        devices: booting.devices(),
         keyboard: booting.keyboard(),
         console: booting.console().clone(),
         teller: booting.teller().clone(),
         meter: booting.meter(),
-        disks: booting.disks(),
         patience: limits.of(Stage::Command).unwrap_or(std::time::Duration::MAX),
     });
     let mut booted = match booting.finish(&mut |stage| shared.stage(stage)) {

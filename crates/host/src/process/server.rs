@@ -13,9 +13,10 @@ use riad_agent::protocol::PORT;
 use riad_confine::Kind;
 use rustix::fs::{Mode, OFlags};
 
-use super::control::{MOST_REQUEST, Order, Reply};
+use super::control::{Joining, MOST_REQUEST, Order, Reply};
 use super::fds;
 use super::grow;
+use super::plug;
 use super::provision;
 use super::shared::Shared;
 use crate::machines::{Phase, RunState, SOCKET};
@@ -113,6 +114,10 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
         },
         Order::Forward { forward } => add_forward(shared, stream, forward),
         Order::Unforward { id } => say(stream, &remove_forward(shared, id)),
+        Order::Join { joining } => join(shared, stream, &joining),
+        Order::Leave { network, reach } => say(stream, &done(plug::leave(shared, &network, reach))),
+        Order::Attach { disk, read_only } => attach(shared, stream, &disk, read_only),
+        Order::Detach { disk } => say(stream, &done(plug::detach(shared, &disk))),
         Order::Policy => say(stream, &policy(shared)),
         Order::Fault { set } => say(stream, &fault(shared, set)),
         Order::Capture => capture(shared, stream, reader),
@@ -136,9 +141,8 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
 }
 
 fn network(shared: &Shared) -> Option<NetworkStatus> {
-    let ways = shared.get_ways();
-    let cards = ways.as_ref().map_or(&[][..], |ways| &ways.nets);
-    Some(NetworkStatus::new(shared.plug()?, cards))
+    let cards = shared.get_ways().map(|ways| ways.devices.cards()).unwrap_or_default();
+    Some(NetworkStatus::new(shared.plug()?, &cards))
 }
 
 /// The process may not listen anywhere: whoever asks brings the socket.
@@ -160,6 +164,36 @@ fn add_forward(shared: &Shared, stream: &UnixStream, forward: Publish) -> io::Re
         None => Reply::Error("the socket that is to listen did not come along".to_owned()),
     };
     say(stream, &reply)
+}
+
+/// The process may not connect to anybody: whoever asks brings the connection to the network's switch.
+fn join(shared: &Shared, stream: &UnixStream, joining: &Joining) -> io::Result<()> {
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    let reply = match fds::receive(stream)?.1 {
+        Some(socket) => done(plug::join(shared, joining, socket)),
+        None => Reply::Error("the connection to the switch did not come along".to_owned()),
+    };
+    say(stream, &reply)
+}
+
+/// The process may open nothing but its machine's folder: whoever asks brings the disk's file.
+fn attach(shared: &Shared, stream: &UnixStream, disk: &str, read_only: bool) -> io::Result<()> {
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    let reply = match fds::receive(stream)?.1 {
+        Some(file) => done(plug::attach(shared, disk, read_only, file.into())),
+        None => Reply::Error("the disk's file did not come along".to_owned()),
+    };
+    say(stream, &reply)
+}
+
+/// What is said of something that has no answer but that it is done.
+fn done(result: Result<(), Box<dyn std::error::Error>>) -> Reply {
+    match result {
+        Ok(()) => Reply::Ok(serde_json::Value::Null),
+        Err(error) => Reply::Error(error.to_string()),
+    }
 }
 
 fn remove_forward(shared: &Shared, id: u32) -> Reply {

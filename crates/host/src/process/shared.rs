@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use riad_disk::{Layer, RawDisk};
-use riad_vmm::{BlkHandle, Console, Keyboard, Meter, NetHandle, VsockHandle};
+use riad_disk::{Disk, Layer, RawDisk};
+use riad_vmm::{Console, Devices, Keyboard, Meter, VsockHandle};
 
 use super::provision::Provisioner;
+use super::rooms::Rooms;
 use super::tap::Tap;
 use super::vitals::{Gauges, Vitals};
 use crate::journal::{Event, Own};
@@ -31,13 +32,17 @@ struct Inner {
     ways: Mutex<Option<Ways>>,
     /// What the machine's network card is plugged into, as soon as it is.
     plug: OnceLock<Arc<Plug>>,
+    /// Held while something is plugged in or out, and while a machine is built.
+    plugging: Mutex<()>,
     /// Held while the file that says how scripts went is read and written again.
     provisioning: Mutex<()>,
     provisioner: OnceLock<Provisioner>,
     /// And the partition that the root file system is in.
     disk: OnceLock<(Arc<Layer>, Option<u32>)>,
-    /// Those that are attached, in order.
-    attached: Vec<Arc<RawDisk>>,
+    /// Those that are attached, in the order in which they were.
+    attached: Mutex<Vec<Arc<RawDisk>>>,
+    /// Where a want of room is told.
+    rooms: OnceLock<Rooms>,
     /// Each is told once.
     stop_told: AtomicBool,
     unplug_told: AtomicBool,
@@ -54,14 +59,12 @@ struct Run {
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
     pub(super) vsock: VsockHandle,
-    /// Its network cards, in their order.
-    pub(super) nets: Vec<NetHandle>,
+    /// Its network cards and disks.
+    pub(super) devices: Devices,
     pub(super) keyboard: Keyboard,
     pub(super) console: Console,
     pub(super) teller: Teller,
     pub(super) meter: Meter,
-    /// The host's ends of its disks, the root's first.
-    pub(super) disks: Vec<BlkHandle>,
     /// How long a connection to the agent may take.
     pub(super) patience: Duration,
 }
@@ -86,10 +89,12 @@ impl Shared {
             changed: Condvar::new(),
             ways: Mutex::new(None),
             plug: OnceLock::new(),
+            plugging: Mutex::new(()),
             provisioning: Mutex::new(()),
             provisioner: OnceLock::new(),
             disk: OnceLock::new(),
-            attached,
+            attached: Mutex::new(attached),
+            rooms: OnceLock::new(),
             stop_told: AtomicBool::new(false),
             unplug_told: AtomicBool::new(false),
         }));
@@ -224,6 +229,12 @@ impl Shared {
         self.0.plug.get().map(|plug| &**plug)
     }
 
+    /// While this is kept, nothing is plugged in or out, and no machine is built: so a guest that restarts
+    /// has what was plugged in whole, and what was not, not at all.
+    pub(super) fn plugging(&self) -> MutexGuard<'_, ()> {
+        self.0.plugging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ways(&self) -> MutexGuard<'_, Option<Ways>> {
         self.0.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,9 +295,47 @@ impl Shared {
         self.0.disk.get().and_then(|(_, partition)| *partition)
     }
 
-    /// The disks that are attached to it, in order.
-    pub(super) fn attached(&self) -> &[Arc<RawDisk>] {
-        &self.0.attached
+    pub(super) fn set_rooms(&self, rooms: Rooms) {
+        let _ = self.0.rooms.set(rooms);
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Vec<Arc<RawDisk>>> {
+        self.0.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk of that name, if it is attached.
+    pub(super) fn attached_disk(&self, name: &str) -> Option<Arc<RawDisk>> {
+        self.attached().iter().find(|disk| disk.label() == Some(name)).cloned()
+    }
+
+    /// The disks that are attached, in order, as the machine gets them: a want of room is told.
+    pub(super) fn watched(&self) -> Vec<Arc<dyn Disk>> {
+        self.attached().iter().map(|disk| self.watch(disk)).collect()
+    }
+
+    /// A disk as the machine gets it.
+    pub(super) fn watch(&self, disk: &Arc<RawDisk>) -> Arc<dyn Disk> {
+        let disk: Arc<dyn Disk> = Arc::<RawDisk>::clone(disk);
+        match self.0.rooms.get() {
+            Some(rooms) => rooms.watch(disk),
+            None => disk,
+        }
+    }
+
+    /// A disk has been plugged in: the machine has it from now on, also when its guest restarts.
+    pub(super) fn has_disk(&self, disk: Arc<RawDisk>) {
+        let name = disk.label().map(str::to_owned);
+        self.attached().push(disk);
+        self.change(|state| state.disks.extend(name));
+    }
+
+    /// A disk has been unplugged: nobody has it any more.
+    pub(super) fn has_no_disk(&self, name: &str) {
+        if let (Some(disk), Some(rooms)) = (self.attached_disk(name), self.0.rooms.get()) {
+            rooms.forget(disk.name());
+        }
+        self.attached().retain(|disk| disk.label() != Some(name));
+        self.change(|state| state.disks.retain(|disk| disk != name));
     }
 
     /// Has scripts run that are to be.

@@ -20,7 +20,7 @@ use crate::machines::{MachineError, Membership, switch_lock, switch_log};
 
 /// Keeps a network's switch going for as long as what this gives is there; starts it, as `program
 /// switch DIRECTORY` with the socket as its standard input, if it does not run.
-pub(super) fn hold(network: &Membership, program: &OsStr) -> Result<Client, MachineError> {
+pub(crate) fn hold(network: &Membership, program: &OsStr) -> Result<Client, MachineError> {
     let directory = &network.directory;
     let failed = |error| network.failed(error);
     let lock = switch_lock(directory)?;

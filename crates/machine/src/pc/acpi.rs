@@ -12,6 +12,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use riad_devices::cmos::Cmos;
+use riad_devices::pm::Pm;
 use riad_memory::{Gpa, GuestMemory};
 use zerocopy::{Immutable, IntoBytes, little_endian as le};
 
@@ -176,6 +177,9 @@ fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
     fadt.pm_tmr_blk = u32::from(port::PM_TMR).into();
     fadt.pm_tmr_len = 4;
     fadt.x_pm_tmr_blk = io_block(port::PM_TMR, 32, AccessSize::DwordAccess);
+    fadt.gpe0_blk = u32::from(port::GPE0).into();
+    fadt.gpe0_blk_len = Pm::GENERAL_LEN;
+    fadt.x_gpe0_blk = io_block(port::GPE0, 16, AccessSize::ByteAccess);
     // Latencies above these limits say that the C2 and C3 states do not exist.
     fadt.p_lvl2_lat = 0x0fff.into();
     fadt.p_lvl3_lat = 0x0fff.into();

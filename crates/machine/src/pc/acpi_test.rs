@@ -71,6 +71,8 @@ fn the_fixed_hardware_is_where_the_map_says() {
     assert_eq!((fadt[116], u64_at(fadt, 120), fadt[128]), (1, 0xcf9, 6));
     assert_eq!((fadt[148], u64_at(fadt, 152)), (1, 0x600));
     assert_eq!((fadt[208], fadt[209], u64_at(fadt, 212)), (1, 32, 0x608));
+    assert_eq!((u32_at(fadt, 80), fadt[92]), (u32::from(port::GPE0), 2));
+    assert_eq!((fadt[220], fadt[221], u64_at(fadt, 224)), (1, 16, 0x60c));
 }
 
 #[test]
@@ -109,6 +111,29 @@ fn tables_fit_their_place_and_are_written_there() {
     assert_eq!(memory.read_vec(tables.rsdp(), 8).unwrap(), b"RSD PTR ");
 }
 
+/// What a slot's device is in AML: its package's length, its name, and `_ADR`, in bytes.
+#[test]
+fn every_slot_that_functions_come_to_is_named_with_its_address() {
+    let bytes = tables(512 * MIB, 1);
+    let listed = listed(&bytes);
+    let dsdt = find(&listed, b"DSDT");
+    let has = |text: &[u8]| dsdt.windows(text.len()).any(|bytes| bytes == text);
+    for slot in 0..32u8 {
+        let name = format!("S{slot:02}_");
+        let mut device = [name.as_bytes(), b"\x08_ADR\x0c"].concat();
+        device.extend((u32::from(slot) << 16).to_le_bytes());
+        let comes_and_goes = matches!(slot, 1 | 9..=24 | 28..=31);
+        assert_eq!(has(&device), comes_and_goes, "{name}");
+        // Notified of both kinds of events.
+        for value in [1u8, 3] {
+            let code: &[u8] = if value == 1 { &[0x01] } else { &[0x0a, 3] };
+            let notify = [b"\x86", name.as_bytes(), code].concat();
+            assert_eq!(has(&notify), comes_and_goes, "{name}, {value}");
+        }
+    }
+    assert!(has(b"_E01") && has(b"_EJ0"));
+}
+
 /// ACPICA's own disassembler and compiler accept every table.
 #[test]
 fn iasl_understands_the_tables() {
@@ -131,7 +156,20 @@ fn iasl_understands_the_tables() {
             if name != "dsdt" {
                 continue;
             }
-            for word in ["PNP0A08", "PNP0501", "_S5", "PNP0C02", "QWordMemory", "PNP0B00"] {
+            for word in [
+                "_E01",
+                "_EJ0",
+                "S09",
+                "S24",
+                "S28",
+                "S31",
+                "PNP0A08",
+                "PNP0501",
+                "_S5",
+                "PNP0C02",
+                "QWordMemory",
+                "PNP0B00",
+            ] {
                 assert!(text.contains(word), "{word} in {text}");
             }
             let out = std::process::Command::new("iasl")

@@ -13,11 +13,13 @@
 //! builds a new board. So there is one way in which a machine begins, and none to forget in.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use riad_cpu::Bus;
 use riad_cpu::x86::{DescriptorTable, VcpuState};
 use riad_devices::cmos::Cmos;
 use riad_devices::debug_exit::DebugExit;
+use riad_devices::hotplug::HotPlug;
 use riad_devices::i8042::I8042;
 use riad_devices::ioapic::IoApic;
 use riad_devices::pci::{ConfigPorts, Ecam, PciError};
@@ -34,7 +36,8 @@ use serde::{Deserialize, Serialize};
 
 use super::acpi::{AcpiError, AcpiTables};
 use super::bus::{MmioBus, Overlap, PortBus, Shared, UnclaimedCount, lock};
-use super::chipset::{Chipset, PcParts, PcState};
+use super::chipset::{Chipset, Function, PcParts, PcState};
+use super::hotplug;
 use super::map::{AddressMap, ECAM, FIRMWARE_TABLES, IOAPIC, port};
 use super::timers::Timers;
 use crate::boot::{BootError, BootMachine, BootParams, Entry, KernelImage};
@@ -85,6 +88,16 @@ pub enum PcError {
         /// Devices given.
         given: usize,
     },
+    /// A slot that functions do not come to.
+    #[error(
+        "nothing is plugged into PCI slot {0} while the guest runs: it is not one of those that the firmware tables name for it"
+    )]
+    FixedSlot(u8),
+    /// The guest would not hear of it.
+    #[error(
+        "the guest does not listen to what is plugged in or out: its system has not come so far yet, or has no ACPI hot plug (Linux: CONFIG_HOTPLUG_PCI_ACPI); try again, or have it count from the next start on"
+    )]
+    Deaf,
     /// A device in another slot than when it was saved.
     #[error("the saved board has a device in PCI slot {saved}, and it was given for slot {given}")]
     Slot {
@@ -162,6 +175,8 @@ impl Pc {
         let serial = Arc::<Mutex<Serial>>::clone(&chipset.serial);
         ports.add(range(port::COM1, Serial::PORT_COUNT), serial, None)?;
         ports.add(range(port::PM, Pm::PORT_COUNT), Arc::<Mutex<Pm>>::clone(&chipset.pm), pm)?;
+        let hotplug = Arc::<Mutex<HotPlug>>::clone(&chipset.hotplug);
+        ports.add(range(port::HOTPLUG, HotPlug::PORT_COUNT), hotplug, None)?;
         let pci_ports =
             PciPorts { config: Arc::clone(&chipset.pci_ports), reset: Arc::clone(&chipset.reset) };
         ports.add(range(port::PCI_ADDRESS, 8), Arc::new(Mutex::new(pci_ports)), None)?;
@@ -230,6 +245,50 @@ impl Pc {
         pm.power_button_enabled()
     }
 
+    /// Puts a function into a slot of [`hotplug::slots`] while the guest runs, and tells it.
+    ///
+    /// # Errors
+    /// [`PcError::FixedSlot`], [`PcError::Deaf`]; the slot is taken.
+    pub fn plug(&self, function: Function) -> Result<(), PcError> {
+        let slot = function.slot;
+        self.check_hot(slot)?;
+        self.chipset.slots.plug(function)?;
+        lock(&self.chipset.hotplug).inserted(slot);
+        Ok(())
+    }
+
+    /// Asks the guest to let the function in a slot go; [`is_taken`](Self::is_taken) says when it has.
+    ///
+    /// # Errors
+    /// [`PcError::FixedSlot`], [`PcError::Deaf`].
+    pub fn want_back(&self, slot: u8) -> Result<(), PcError> {
+        self.check_hot(slot)?;
+        lock(&self.chipset.hotplug).want_back(slot);
+        Ok(())
+    }
+
+    /// Whether there is a function in a slot; if there is, after waiting for up to `limit` of host time
+    /// for the guest to let it go.
+    #[must_use]
+    pub fn is_taken(&self, slot: u8, limit: Duration) -> bool {
+        self.chipset.slots.is_taken(slot, limit)
+    }
+
+    /// Lets a function stay that was wanted back, unless it is gone.
+    pub fn keep(&self, slot: u8) {
+        lock(&self.chipset.hotplug).keep(slot);
+    }
+
+    fn check_hot(&self, slot: u8) -> Result<(), PcError> {
+        if !hotplug::slots().any(|hot| hot == slot) {
+            return Err(PcError::FixedSlot(slot));
+        }
+        if !lock(&self.chipset.pm).general_event_enabled(hotplug::EVENT) {
+            return Err(PcError::Deaf);
+        }
+        Ok(())
+    }
+
     /// The PCI functions, a line each.
     #[must_use]
     pub fn describe_pci(&self) -> String {
@@ -246,16 +305,12 @@ impl Pc {
     /// itself. Processors are the caller's to stop, first.
     pub fn pause(&self) {
         self.timers.pause();
-        for (_, function) in &self.chipset.functions {
-            function.pause();
-        }
+        self.chipset.slots.pause();
     }
 
     /// Lets the devices go on.
     pub fn resume(&self) {
-        for (_, function) in &self.chipset.functions {
-            function.resume();
-        }
+        self.chipset.slots.resume();
         self.timers.resume();
     }
 

@@ -303,6 +303,71 @@ fn a_board_goes_on_from_its_saved_state() {
     assert_eq!(other.pc.acknowledge_extint(), bench.pc.acknowledge_extint());
 }
 
+/// Does what the DSDT's `_E01` does, with what it finds at a register: gives the slots.
+fn seen(bench: &Bench, register: u16) -> u32 {
+    let slots = bench.inl(port::HOTPLUG + register);
+    bench.pc.port_write(port::HOTPLUG + register, &slots.to_le_bytes());
+    slots
+}
+
+#[test]
+fn a_function_is_plugged_in_told_and_ejected() {
+    const NOW: Duration = Duration::ZERO;
+    let bench = bench();
+    let plug = |slot| bench.pc.plug(Function { slot, device: rng() });
+    assert!(matches!(plug(28), Err(PcError::Deaf)), "nobody listens yet");
+    bench.ioapic(0x10 + 2 * 9, 0x39 | 1 << 15);
+    bench.outb(port::GPE0 + 1, 1 << 1);
+    assert!(matches!(plug(8), Err(PcError::FixedSlot(8))));
+    assert!(matches!(bench.pc.want_back(slot::RNG), Err(PcError::FixedSlot(slot::RNG))));
+    plug(28).unwrap();
+    assert!(matches!(plug(28), Err(PcError::Pci(PciError::SlotTaken(28)))));
+    assert_eq!(bench.messages().len(), 1, "the SCI");
+    bench.outb(port::GPE0, 1 << 1);
+    bench.pc.end_of_interrupt(0x39);
+    assert_eq!(bench.messages().len(), 0);
+    assert_eq!((seen(&bench, 0), seen(&bench, 0)), (1 << 28, 0));
+    let id = ECAM.0 + (28 << 15);
+    assert_eq!(bench.readl(id), 0x1044_1af4);
+
+    // It is saved like any other, and comes back with its slot.
+    bench.pc.pause();
+    let state = bench.pc.save();
+    assert_eq!(state.functions.iter().map(|f| f.slot).collect::<Vec<_>>(), [slot::RNG, 28]);
+    let functions = [slot::RNG, 28].map(|slot| Function { slot, device: rng() }).into();
+    let clock = ManualClock::restore(bench.clock.save(), 0);
+    let other = bench_at(clock, functions, |parts| Pc::restore(state.clone(), parts)).unwrap();
+    assert_eq!(other.pc.save(), state);
+
+    for bench in [&bench, &other] {
+        bench.pc.resume();
+        bench.pc.port_write(port::HOTPLUG + 8, &u32::MAX.to_le_bytes());
+        assert!(bench.pc.is_taken(28, NOW), "nobody wants it back");
+        bench.pc.want_back(28).unwrap();
+        assert_eq!(bench.messages().len(), 1);
+        assert_eq!(seen(bench, 4), 1 << 28);
+        assert!(bench.pc.is_taken(28, Duration::from_millis(1)));
+        bench.pc.port_write(port::HOTPLUG + 8, &(1u32 << 28).to_le_bytes());
+        assert!(!bench.pc.is_taken(28, NOW));
+        assert_eq!(bench.readl(id), u32::MAX);
+        assert_eq!(bench.pc.save().functions.len(), 1);
+    }
+}
+
+#[test]
+fn a_board_saved_before_there_was_hot_plug_is_restored() {
+    let bench = bench();
+    bench.pc.pause();
+    let mut old = serde_json::to_value(bench.pc.save()).unwrap();
+    old.as_object_mut().unwrap().remove("hotplug").unwrap();
+    let state: PcState = serde_json::from_value(old).unwrap();
+    let functions = vec![Function { slot: slot::RNG, device: rng() }];
+    let clock = ManualClock::restore(bench.clock.save(), 0);
+    let other = bench_at(clock, functions, |parts| Pc::restore(state, parts)).unwrap();
+    assert_eq!(other.pc.save(), bench.pc.save());
+    assert!(matches!(other.pc.want_back(28), Err(PcError::Deaf)));
+}
+
 #[test]
 fn states_that_do_not_fit_are_refused() {
     let bench = bench();

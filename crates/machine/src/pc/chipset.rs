@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use riad_clock::SharedClock;
 use riad_cpu::Engine;
 use riad_devices::cmos::{Cmos, CmosState, MemorySize};
+use riad_devices::hotplug::{Ejector, HotPlug, HotPlugState};
 use riad_devices::i8042::{I8042, I8042State};
 use riad_devices::ioapic::{IoApic, IoApicState};
 use riad_devices::pci::{ConfigPorts, ConfigPortsState, ConfigState, HostBridge, PciBus};
@@ -14,18 +15,19 @@ use riad_devices::pm::{Pm, PmState, TimerWidth};
 use riad_devices::post::{PostPorts, PostPortsState};
 use riad_devices::reset::{ResetPort, ResetPortState};
 use riad_devices::serial::{Serial, SerialHost, SerialState};
-use riad_devices::virtio::{VirtioDevice, VirtioPci, VirtioPciState};
-use riad_devices::{SharedLine, SharedPower};
-use riad_memory::GuestMemory;
+use riad_devices::virtio::{VirtioDevice, VirtioPciState};
+use riad_devices::{InterruptLine, SharedLine, SharedPower};
 use serde::{Deserialize, Serialize};
 
 use super::board::{PcConfig, PcError};
 use super::bus::{Shared, lock};
+use super::hotplug;
 use super::interrupts::{Processors, isa_line};
 use super::map::{
     IRQ_COM1, IRQ_KEYBOARD, IRQ_PIT, IRQ_RTC, IRQ_SCI, PCI_MMIO32, PCI_MMIO32_SIZE,
     PCI_MMIO64_SIZE, port,
 };
+use super::slots::Slots;
 
 /// A virtio device and where it goes.
 pub struct Function {
@@ -86,8 +88,11 @@ pub struct PcState {
     pub pci_ports: ConfigPortsState,
     /// The PCI host bridge.
     pub host_bridge: ConfigState,
-    /// The virtio functions.
+    /// The virtio functions, in the order in which they came.
     pub functions: Vec<FunctionState>,
+    /// The PCI hot plug controller. A guest from before there was one does not know of it.
+    #[serde(default)]
+    pub hotplug: HotPlugState,
 }
 
 impl PcState {
@@ -110,16 +115,29 @@ pub(super) struct Chipset {
     pub(super) pci_ports: Shared<ConfigPorts>,
     pub(super) host_bridge: Arc<HostBridge>,
     pub(super) pci: Arc<PciBus>,
-    pub(super) functions: Vec<(u8, Arc<VirtioPci>)>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) hotplug: Shared<HotPlug>,
 }
 
 /// What the devices of a board have in common.
 struct Surroundings {
     processors: Arc<Processors>,
-    memory: GuestMemory,
     clock: SharedClock,
     power: SharedPower,
     pci: Arc<PciBus>,
+    slots: Arc<Slots>,
+}
+
+/// Raises a general-purpose event of the ACPI hardware. It is latched there, so that to lower the wire
+/// means nothing.
+struct GeneralEvent(Shared<Pm>);
+
+impl InterruptLine for GeneralEvent {
+    fn set(&self, level: bool) {
+        if level {
+            lock(&self.0).general_event(hotplug::EVENT);
+        }
+    }
 }
 
 impl Surroundings {
@@ -130,13 +148,17 @@ impl Surroundings {
             memory64: mmio64..mmio64 + PCI_MMIO64_SIZE,
             ports: port::PCI_FIRST..u16::MAX,
         };
-        Self {
-            processors: Arc::new(Processors::new(Arc::clone(&parts.engine))),
-            memory: parts.engine.memory().clone(),
-            clock: Arc::clone(parts.engine.clock()),
-            power: Arc::clone(&parts.power),
-            pci: Arc::new(PciBus::new(apertures)),
-        }
+        let processors = Arc::new(Processors::new(Arc::clone(&parts.engine)));
+        let memory = parts.engine.memory().clone();
+        let pci = Arc::new(PciBus::new(apertures));
+        let slots = Arc::new(Slots::new(Arc::clone(&pci), Arc::clone(&processors), memory));
+        let (clock, power) = (Arc::clone(parts.engine.clock()), Arc::clone(&parts.power));
+        Self { processors, clock, power, pci, slots }
+    }
+
+    /// What the hot plug controller ejects from.
+    fn ejector(&self) -> Arc<dyn Ejector> {
+        Arc::<Slots>::clone(&self.slots)
     }
 }
 
@@ -144,7 +166,7 @@ impl Chipset {
     /// The devices as after power-on.
     pub(super) fn new(config: &PcConfig, parts: PcParts) -> Result<Self, PcError> {
         let around = Surroundings::new(config, &parts);
-        let Surroundings { processors, memory, clock, power, pci } = &around;
+        let Surroundings { processors, clock, power, pci, slots } = &around;
         let PcParts { engine: _, power: _, serial, functions } = parts;
         let pic = Pic::new(Arc::<Processors>::clone(processors));
         let ioapic = IoApic::new(Arc::<Processors>::clone(processors));
@@ -155,26 +177,23 @@ impl Chipset {
             riad_devices::pci::slot::HOST_BRIDGE,
             Arc::<HostBridge>::clone(&host_bridge),
         )?;
-        let mut added = Vec::with_capacity(functions.len());
-        for Function { slot, device } in functions {
-            let msi = Arc::<Processors>::clone(processors);
-            let function = VirtioPci::new(device, memory.clone(), msi)?;
-            let function = Arc::new(function.with_doorbells(Arc::<Processors>::clone(processors)));
-            pci.add_device(slot, Arc::<VirtioPci>::clone(&function))?;
-            added.push((slot, function));
-        }
+        functions.into_iter().try_for_each(|function| slots.add(function))?;
+        let pm = Pm::new(PM_TIMER, Arc::clone(clock), line(IRQ_SCI), Arc::clone(power));
+        let pm = shared(pm);
+        let event = Arc::new(GeneralEvent(Arc::clone(&pm)));
         Ok(Self {
             pit: shared(Pit::new(Arc::clone(clock), line(IRQ_PIT))),
             cmos: shared(Cmos::new(size, Arc::clone(clock), line(IRQ_RTC))),
             serial: shared(Serial::new(line(IRQ_COM1), serial)),
-            pm: shared(Pm::new(PM_TIMER, Arc::clone(clock), line(IRQ_SCI), Arc::clone(power))),
+            pm,
+            hotplug: shared(HotPlug::new(event, around.ejector())),
             i8042: shared(I8042::new(line(IRQ_KEYBOARD), Arc::clone(power))),
             reset: shared(ResetPort::new(Arc::clone(power))),
             post: shared(PostPorts::new()),
             pci_ports: shared(ConfigPorts::new(Arc::clone(pci))),
             host_bridge,
             pci: Arc::clone(pci),
-            functions: added,
+            slots: Arc::clone(slots),
             pic,
             ioapic,
         })
@@ -198,12 +217,13 @@ impl Chipset {
             pci_ports,
             host_bridge,
             functions: function_states,
+            hotplug,
         } = state;
         if version > PcState::VERSION {
             return Err(PcError::NewerState(version));
         }
         let around = Surroundings::new(&config, &parts);
-        let Surroundings { processors, memory, clock, power, pci } = &around;
+        let Surroundings { processors, clock, power, pci, slots } = &around;
         let PcParts { engine: _, power: _, serial, functions } = parts;
         let pic = Pic::restore(pic, Arc::<Processors>::clone(processors));
         let ioapic = IoApic::restore(ioapic, Arc::<Processors>::clone(processors));
@@ -219,29 +239,25 @@ impl Chipset {
                 given: functions.len(),
             });
         }
-        let mut added = Vec::with_capacity(functions.len());
-        for (Function { slot, device }, saved) in functions.into_iter().zip(function_states) {
-            if slot != saved.slot {
-                return Err(PcError::Slot { saved: saved.slot, given: slot });
-            }
-            let msi = Arc::<Processors>::clone(processors);
-            let function = VirtioPci::restore(device, memory.clone(), msi, &saved.function)?;
-            let function = Arc::new(function.with_doorbells(Arc::<Processors>::clone(processors)));
-            pci.add_restored(slot, Arc::<VirtioPci>::clone(&function))?;
-            added.push((slot, function));
+        for (function, saved) in functions.into_iter().zip(&function_states) {
+            slots.add_restored(function, saved)?;
         }
+        let pm = Pm::restore(pm, Arc::clone(clock), line(IRQ_SCI), Arc::clone(power));
+        let pm = shared(pm);
+        let event = Arc::new(GeneralEvent(Arc::clone(&pm)));
         Ok(Self {
             pit: shared(Pit::restore(pit, Arc::clone(clock), line(IRQ_PIT))),
             cmos: shared(Cmos::restore(cmos, Arc::clone(clock), line(IRQ_RTC))),
             serial: shared(Serial::restore(serial_state, line(IRQ_COM1), serial)),
-            pm: shared(Pm::restore(pm, Arc::clone(clock), line(IRQ_SCI), Arc::clone(power))),
+            pm,
+            hotplug: shared(HotPlug::restore(hotplug, event, around.ejector())),
             i8042: shared(I8042::restore(i8042, line(IRQ_KEYBOARD), Arc::clone(power))),
             reset: shared(ResetPort::restore(reset, Arc::clone(power))),
             post: shared(PostPorts::restore(post)),
             pci_ports: shared(ConfigPorts::restore(Arc::clone(pci), &pci_ports)),
             host_bridge,
             pci: Arc::clone(pci),
-            functions: added,
+            slots: Arc::clone(slots),
             pic,
             ioapic,
         })
@@ -262,9 +278,9 @@ impl Chipset {
             pci_ports,
             host_bridge,
             pci: _,
-            functions,
+            slots,
+            hotplug,
         } = self;
-        let functions = functions.iter();
         PcState {
             version: PcState::VERSION,
             config,
@@ -279,9 +295,8 @@ impl Chipset {
             post: lock(post).save(),
             pci_ports: lock(pci_ports).save(),
             host_bridge: host_bridge.save(),
-            functions: functions
-                .map(|(slot, function)| FunctionState { slot: *slot, function: function.save() })
-                .collect(),
+            functions: slots.save(),
+            hotplug: lock(hotplug).save(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The DSDT: what is on the board, in ACPI's own language (ACPI 6.5, chapters 19 and 20).
 //!
-//! It names the PCI root with its windows, the devices at fixed ports, and how to power off. There
-//! is no code in it: a guest that only reads names and constants understands all of it.
+//! It names the PCI root with its windows, the devices at fixed ports, and how to power off. The only code
+//! in it is that of [PCI hot plug](super::hotplug): a guest that only reads names and constants understands
+//! all the rest.
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Memory32Fixed, Name, Package,
@@ -9,8 +10,10 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink};
 
+use riad_devices::hotplug::HotPlug;
 use riad_devices::pm::Pm;
 
+use super::hotplug;
 use super::map::{
     AddressMap, ECAM, ECAM_SIZE, IOAPIC, IOAPIC_SIZE, IRQ_COM1, IRQ_PIT, IRQ_RTC, LAPIC,
     LAPIC_SIZE, PCI_LAST_BUS, PCI_MMIO32, PCI_MMIO32_SIZE, PCI_MMIO64_SIZE, S5_SLEEP_TYPE, port,
@@ -37,6 +40,7 @@ pub(super) fn body(map: &AddressMap) -> Vec<u8> {
     // ACPI 6.5, 7.4.2: SLP_TYP for PM1a and PM1b, then two reserved values.
     Name::new("\\_S5_".into(), &Package::new(vec![&sleep_type, &sleep_type, &zero, &zero]))
         .to_aml_bytes(&mut aml);
+    hotplug::add(&mut aml);
     aml
 }
 
@@ -105,6 +109,7 @@ impl Aml for BoardResources {
                         &ports(port::PORT_61, 1),
                         &ports(port::PORT_92, 1),
                         &ports(port::PM, Pm::PORT_COUNT as u8),
+                        &ports(port::HOTPLUG, HotPlug::PORT_COUNT as u8),
                     ]),
                 ),
             ],

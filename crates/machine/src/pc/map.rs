@@ -82,7 +82,7 @@ pub mod port {
     pub const COM1: u16 = 0x3f8;
     /// Interrupt trigger modes (edge or level) of the two controllers, 2 ports.
     pub const ELCR: u16 = 0x4d0;
-    /// ACPI's fixed hardware (ACPI 6.5, 4.8.3), [`Pm::PORT_COUNT`] ports.
+    /// ACPI's hardware (ACPI 6.5, 4.8.3), [`Pm::PORT_COUNT`] ports.
     pub const PM: u16 = 0x600;
     /// PM1a event block: status and enable, 4 ports.
     pub const PM1A_EVT: u16 = PM + Pm::EVENT_BLOCK;
@@ -90,6 +90,10 @@ pub mod port {
     pub const PM1A_CNT: u16 = PM + Pm::CONTROL_BLOCK;
     /// Power management timer, 4 ports.
     pub const PM_TMR: u16 = PM + Pm::TIMER_BLOCK;
+    /// General-purpose events (ACPI 6.5, 4.8.4.1), [`Pm::GENERAL_LEN`] ports.
+    pub const GPE0: u16 = PM + Pm::GENERAL_BLOCK;
+    /// PCI hot plug, [`HotPlug::PORT_COUNT`](riad_devices::hotplug::HotPlug::PORT_COUNT) ports.
+    pub const HOTPLUG: u16 = 0x620;
     /// Where a guest may move the ports of PCI functions to, and those below 0x10000.
     pub const PCI_FIRST: u16 = 0x1000;
     /// PCI configuration address (PCI 3.0, 3.2.2.3.2).

@@ -167,8 +167,11 @@ impl Client {
         self.ask(&Hello::Heal).map(drop)
     }
 
-    /// Becomes a member's.
-    pub(super) fn join(self, name: &str, address: Ipv4Addr) -> Result<OwnedFd, SwitchError> {
+    /// Becomes the connection of the member `name`, for [`Member::over`](super::Member::over).
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub fn join(self, name: &str, address: Ipv4Addr) -> Result<OwnedFd, SwitchError> {
         self.ask(&Hello::Join { name: name.to_owned(), address })?;
         Ok(self.socket)
     }

@@ -1,7 +1,7 @@
 //! A machine's end of a named network: a [`Link`] whose other end is the switch.
 //!
-//! The connection is made before the machine's process gives up making any. When the switch is gone,
-//! the cable is down for good: the machine's next start has another.
+//! The connection is made before the machine's process gives up making any, or by somebody else, who hands
+//! it over. When the switch is gone, the cable is down for good: the machine's next start has another.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -61,7 +61,12 @@ impl Member {
         &self.socket
     }
 
-    fn over(socket: OwnedFd, address: Ipv4Addr, told: Told) -> io::Result<Self> {
+    /// The machine's end of a connection by which the switch knows the machine with `address` already
+    /// ([`Client::join`]).
+    ///
+    /// # Errors
+    /// When the host refuses descriptors.
+    pub fn over(socket: OwnedFd, address: Ipv4Addr, told: Told) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let watched = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;

@@ -55,7 +55,7 @@ pub(crate) struct DiskResizeArgs {
     pub(crate) size: Size,
 }
 
-/// Attach a disk to a machine, which has it from its next start on
+/// Attach a disk to a machine: at once if it runs, and from its next start on
 ///
 /// In the guest it is /dev/disk/by-id/virtio-DISK, and the first one attached is /dev/vdb. A machine that
 /// is attached to has it alone; with --read-only, several may.
@@ -72,7 +72,7 @@ pub(crate) struct DiskAttachArgs {
     pub(crate) read_only: bool,
 }
 
-/// Detach a disk from a machine, which is without it from its next start on
+/// Detach a disk from a machine: at once if it runs and does not use it, and from its next start on
 #[derive(Debug, Args)]
 pub(crate) struct DiskDetachArgs {
     /// The disk's name

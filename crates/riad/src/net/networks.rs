@@ -7,6 +7,7 @@ use clap::Args;
 use riad_host::machines::{
     Folder, MachineError, Machines, Name, NetInfo, NetMode, NetName, Subnet,
 };
+use riad_host::network::Counts;
 use serde::Serialize;
 
 use crate::args::Format;
@@ -36,7 +37,7 @@ pub(crate) struct NetCreateArgs {
     pub(crate) mode: NetMode,
 }
 
-/// Put a machine on a network, from its next start on
+/// Put a machine on a network: at once if it runs, and from its next start on
 #[derive(Debug, Args)]
 pub(crate) struct NetAttachArgs {
     /// The network's name
@@ -50,7 +51,7 @@ pub(crate) struct NetAttachArgs {
     pub(crate) ip: Option<Ipv4Addr>,
 }
 
-/// Take a machine off a network, from its next start on
+/// Take a machine off a network: at once if it runs, and from its next start on
 #[derive(Debug, Args)]
 pub(crate) struct NetDetachArgs {
     /// The network's name
@@ -232,27 +233,34 @@ fn page(row: &Row) -> String {
 
 pub(super) fn attach(args: &NetAttachArgs) -> Result<(), Failure> {
     let NetAttachArgs { network, name, ip } = args;
-    let (folder, address) = Machines::open()?.attach_network(network, name, *ip)?;
-    let when = when(&folder)?;
+    let program =
+        std::env::current_exe().map_err(Failure::own("cannot find riad's own program"))?;
+    let (folder, address, counts) =
+        Machines::open()?.join_network(network, name, *ip, program.as_os_str())?;
+    let when = when(&folder, counts)?;
     eprintln!("riad: machine {name} is on network {network} as {address} {when}");
     Ok(())
 }
 
 pub(super) fn detach(args: &NetDetachArgs) -> Result<(), Failure> {
     let NetDetachArgs { network, name } = args;
-    let folder = Machines::open()?.detach_network(network, name)?;
+    let (folder, counts) = Machines::open()?.leave_network(network, name)?;
     match folder.is_alive()? {
-        true => eprintln!("riad: machine {name} is off network {network} {}", when(&folder)?),
+        true => {
+            let when = when(&folder, counts)?;
+            eprintln!("riad: machine {name} is off network {network} {when}");
+        }
         false => eprintln!("riad: machine {name} is off network {network}"),
     }
     Ok(())
 }
 
 /// When a change counts.
-fn when(folder: &Folder) -> Result<String, Failure> {
-    Ok(match folder.is_alive()? {
-        true => format!("from its next start on (`riad restart {}`)", folder.name()),
-        false => "when it starts".to_owned(),
+fn when(folder: &Folder, counts: Counts) -> Result<String, Failure> {
+    Ok(match (counts, folder.is_alive()?) {
+        (Counts::Now, _) => "now, and at its later starts".to_owned(),
+        (_, true) => format!("from its next start on (`riad restart {}`)", folder.name()),
+        (_, false) => "when it starts".to_owned(),
     })
 }
 

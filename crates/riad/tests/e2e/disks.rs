@@ -1,6 +1,6 @@
 //! Disks that are attached to machines: what a guest finds, and what outlives it.
 
-use crate::harness::{IMAGE, cache, end_to_end, image};
+use crate::harness::{IMAGE, cache, end_to_end, image, text};
 use crate::home::Home;
 
 /// Waits until a disk has so many sectors in the guest.
@@ -28,17 +28,45 @@ fn a_disk_is_written_by_one_machine_and_read_by_another() {
     let info = home.json(&["info", "dev"]);
     assert_eq!(info["disks"][1]["name"], "logs", "{info}");
     assert_eq!(info["disks"][1]["in_use"], true, "{info}");
-    // Its guest hears of its size, and of its going at the next start only.
+    // Its guest hears of its size, and does not let it go while it uses it.
     home.ok(&["disk", "resize", "data", "96M"]);
     has_sectors(&home, "vdb", 96 << 11);
-    home.ok(&["disk", "detach", "data"]);
-    home.shell("dev", "test -b /dev/vdb");
+    home.shell("dev", "mount /dev/vdb /srv");
+    let error = home.fails(&["disk", "detach", "data"]);
+    assert!(error.contains("next start") && error.contains("mounted on /srv"), "{error}");
     for error in
         [home.fails(&["disk", "rm", "data", "--yes"]), home.fails(&["disk", "rm", "logs", "--yes"])]
     {
         assert!(error.contains("in use") || error.contains("attached to dev"), "{error}");
     }
-    home.ok(&["disk", "attach", "data", "dev", "--read-only"]);
+    home.shell("dev", "umount /srv");
+    home.ok(&["disk", "detach", "data", "dev"]);
+    home.shell("dev", "! test -e /sys/block/vdb");
+    let info = home.json(&["info", "dev"]);
+    assert_eq!(info["run"]["disks"], serde_json::json!(["logs"]), "{info}");
+    // Nobody has it: it can be changed, given to somebody, and comes back as it is.
+    home.ok(&["disk", "resize", "data", "128M"]);
+    home.ok(&["disk", "attach", "data", "dev"]);
+    has_sectors(&home, "vdb", 128 << 11);
+    home.shell(
+        "dev",
+        "mount /dev/vdb /srv && cat /srv/note && echo more >>/srv/note && umount /srv",
+    );
+    home.ok(&["disk", "detach", "data"]);
+
+    // It goes to another machine that runs, and back, without either being stopped.
+    home.create("other", &["--boot", "agent"]);
+    home.ok(&["start", "other"]);
+    home.ok(&["disk", "attach", "data", "other"]);
+    assert_eq!(home.shell("other", "mount /dev/vdb /srv && cat /srv/note"), "kept\nmore\n");
+    home.shell("other", "echo kept >/srv/note && umount /srv");
+    let error = home.fails(&["disk", "attach", "data", "dev"]);
+    assert!(error.contains("attached to other"), "{error}");
+    home.ok(&["disk", "detach", "data"]);
+    home.ok(&["delete", "other", "--yes", "--force"]);
+    let said = text(&home.run(&["disk", "attach", "data", "dev", "--read-only"]).stderr);
+    assert!(said.contains("now, and at its later starts"), "{said}");
+    home.shell("dev", "grep -q 1 /sys/block/vdb/ro");
     home.ok(&["restart", "dev"]);
     // In the order in which they were attached.
     assert_eq!(home.shell("dev", "cat /sys/block/vd[bc]/serial"), "logsdata");

@@ -1,4 +1,5 @@
-//! Named networks: machines that reach each other by name, as two real Debians.
+//! Named networks: machines that reach each other by name, come and go while they run, and are cut apart,
+//! as two real Debians.
 
 use crate::harness::{end_to_end, text};
 use crate::home::Home;
@@ -93,10 +94,12 @@ fn machines_on_a_network_reach_each_other_by_name_and_can_be_cut_apart() {
     home.ok(&["net", "fault", "lab", "--heal"]);
     assert_eq!(ask(&home, "web", "db", 1).as_deref(), Some("db 1"));
 
-    // One that is on an isolated network too reaches its neighbours, and nobody else.
+    // One that comes to an isolated network too, while it runs, reaches its neighbours, and nobody else.
     home.ok(&["exec", "-u", "root", "web", "--", "apt-get", "update"]);
-    home.ok(&["net", "attach", "quiet", "web"]);
-    home.ok(&["restart", "web"]);
+    let said = text(&home.run(&["net", "attach", "quiet", "web"]).stderr);
+    assert!(said.contains(" now, and at its later starts"), "{said}");
+    assert!(has_switch(&home, "quiet"));
+    home.shell("web", "ip -brief addr show dev eth2 | grep -q 10.77.0.2/24");
     assert_eq!(ask(&home, "web", "db", 1).as_deref(), Some("db 1"));
     let output =
         home.run(&["exec", "-u", "root", "web", "--", "apt-get", "update", "--error-on=any"]);
@@ -107,6 +110,28 @@ fn machines_on_a_network_reach_each_other_by_name_and_can_be_cut_apart() {
         home.run(&["exec", "-u", "root", "web", "--", "apt-get", "update", "--error-on=any"]);
     assert!(!output.status.success(), "{}", text(&output.stdout));
 
+    // It leaves it while it runs, and the world is there again; the card and the switch are gone.
+    home.ok(&["net", "detach", "quiet", "web"]);
+    home.shell("web", "! test -e /sys/class/net/eth2");
+    home.ok(&["exec", "-u", "root", "web", "--", "apt-get", "update", "--error-on=any"]);
+    home.soon("the end of the switch", || !has_switch(&home, "quiet"));
+
+    // Its neighbour leaves, is no name any more, and comes again, with another address.
+    home.ok(&["net", "detach", "lab", "db"]);
+    home.soon("the end of the name", || {
+        !home.run(&["exec", "web", "--", "getent", "hosts", "db"]).status.success()
+    });
+    let error = home.fails(&["net", "detach", "lab", "db"]);
+    assert!(error.contains("is not on network 'lab'"), "{error}");
+    home.ok(&["net", "attach", "lab", "db", "--ip", "10.88.0.54"]);
+    home.soon("the name", || ask(&home, "web", "db", 1).as_deref() == Some("db 1"));
+    assert!(home.ok(&["ip", "db"]).lines().any(|line| line == "10.88.0.54"));
+    // A guest that restarts has its card still.
+    home.ok(&["exec", "-d", "-u", "root", "db", "--", "sh", "-c", "echo b >/proc/sysrq-trigger"]);
+    home.soon("the restart", || home.json(&["info", "db"])["run"]["reboots"] == 1);
+    home.ok(&["wait", "db", "agent", "--timeout", "120"]);
+    home.shell("db", "ip -brief addr show dev eth1 | grep -q 10.88.0.54/24");
+
     // A member that stops is no name any more; the last takes the switch along.
     let error = home.fails(&["net", "rm", "lab"]);
     assert!(error.contains("db, web"), "{error}");
@@ -115,9 +140,7 @@ fn machines_on_a_network_reach_each_other_by_name_and_can_be_cut_apart() {
         !home.run(&["exec", "web", "--", "getent", "hosts", "db"]).status.success()
     });
     home.ok(&["stop", "web"]);
-    home.soon("the end of the switches", || {
-        !has_switch(&home, "lab") && !has_switch(&home, "quiet")
-    });
+    home.soon("the end of the switch", || !has_switch(&home, "lab"));
     home.ok(&["net", "detach", "lab", "web"]);
     home.ok(&["net", "detach", "lab", "db"]);
     home.ok(&["net", "rm", "lab"]);

@@ -18,10 +18,60 @@ const ARENA: u32 = 0x21_0000;
 pub(crate) const EXIT: u8 = 0x21;
 
 /// A Multiboot image of the kernel, which does `steps` steps.
+#[allow(dead_code, reason = "each test has its own use of this module")]
 pub(crate) fn kernel(steps: u32) -> Vec<u8> {
     let mut code = handler().expect("the handler assembles");
     code.resize(MAIN as usize, 0x90);
     code.extend(assemble(steps).expect("the guest assembles"));
+    image(&code, MAIN)
+}
+
+/// A kernel that listens to what is plugged in and out: it writes `r` when it does, `+` when something
+/// came, and `-` when it has let something go. It never ends.
+#[allow(dead_code, reason = "each test has its own use of this module")]
+pub(crate) fn plugging_kernel() -> Vec<u8> {
+    image(&plugging().expect("the guest assembles"), 0)
+}
+
+/// What the methods of the DSDT do, by looking instead of waiting for the event.
+fn plugging() -> Result<Vec<u8>, iced_x86::IcedError> {
+    const ENABLE: u32 = 0x60d;
+    const INSERTED: u32 = 0x620;
+    const WANTED: u32 = 0x624;
+    const EJECT: u32 = 0x628;
+    let mut a = CodeAssembler::new(32)?;
+    let (mut look, mut wanted) = (a.create_label(), a.create_label());
+    let say = |a: &mut CodeAssembler, what: u8| {
+        a.mov(edx, 0x3f8)?;
+        a.mov(al, u32::from(what))?;
+        a.out(dx, al)
+    };
+    a.mov(edx, ENABLE)?;
+    a.mov(al, 2)?;
+    a.out(dx, al)?;
+    say(&mut a, b'r')?;
+    a.set_label(&mut look)?;
+    a.mov(edx, INSERTED)?;
+    a.in_(eax, dx)?;
+    a.test(eax, eax)?;
+    a.jz(wanted)?;
+    a.out(dx, eax)?;
+    say(&mut a, b'+')?;
+    a.set_label(&mut wanted)?;
+    a.mov(edx, WANTED)?;
+    a.in_(eax, dx)?;
+    a.test(eax, eax)?;
+    a.jz(look)?;
+    a.out(dx, eax)?;
+    a.mov(edx, EJECT)?;
+    a.out(dx, eax)?;
+    say(&mut a, b'-')?;
+    a.jmp(look)?;
+    a.assemble(u64::from(BASE + HEADER))
+}
+
+/// A Multiboot image of `code`, which is entered `entry` bytes in.
+fn image(code: &[u8], entry: u32) -> Vec<u8> {
     let header_len = HEADER;
     let flags = 0x1_0000u32; // the address fields are valid
     let magic = 0x1bad_b002u32;
@@ -30,11 +80,11 @@ pub(crate) fn kernel(steps: u32) -> Vec<u8> {
         magic,
         flags,
         0u32.wrapping_sub(magic).wrapping_sub(flags),
-        BASE,                     // header_addr
-        BASE,                     // load_addr
-        end,                      // load_end_addr
-        end,                      // bss_end_addr
-        BASE + header_len + MAIN, // entry_addr
+        BASE,                      // header_addr
+        BASE,                      // load_addr
+        end,                       // load_end_addr
+        end,                       // bss_end_addr
+        BASE + header_len + entry, // entry_addr
     ];
     let mut image: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
     image.extend(code);

@@ -39,6 +39,12 @@ impl BlkHandle {
         interrupt.inspect(|interrupt| interrupt.config()).is_some()
     }
 
+    /// Whether a driver in the guest drives the device.
+    #[must_use]
+    pub fn driven(&self) -> bool {
+        lock(&self.0.interrupt).is_some()
+    }
+
     pub(super) fn counters(&self) -> &BlkCounters {
         &self.0.counters
     }

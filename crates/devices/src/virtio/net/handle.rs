@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use riad_network::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::Driven;
@@ -14,6 +15,7 @@ use crate::virtio::worker::Control;
 #[derive(Debug, Clone)]
 pub struct NetHandle {
     shared: Arc<Shared>,
+    mac: Mac,
 }
 
 /// What has gone through a card since its machine began.
@@ -139,8 +141,14 @@ impl Shared {
 }
 
 impl NetHandle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, mac: Mac) -> Self {
+        Self { shared, mac }
+    }
+
+    /// The card's own address, whatever its driver sends with.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// Plugs the cable in, or pulls it: the guest sees its carrier come and go, and frames are lost

@@ -170,7 +170,7 @@ impl Net {
     pub fn restore(cable: Cable, state: &NetState) -> (Self, NetHandle) {
         let NetState { mac, mtu, plugged, driven } = state.clone();
         let shared = Arc::new(Shared::new(driven, plugged));
-        let handle = NetHandle::new(Arc::clone(&shared));
+        let handle = NetHandle::new(Arc::clone(&shared), mac);
         (Self { cable, shared, mac, mtu, restored: true, worker: None }, handle)
     }
 }
