@@ -147,10 +147,6 @@ pub struct Faulty<L> {
     control: FaultControl,
     random: Random,
     now: Duration,
-    /// From the guest since the last turn. A card that slept sends before it says how late it is, so it
-    /// is not known yet when these were sent.
-    sent: Vec<(Offload, Vec<u8>)>,
-    sent_bytes: usize,
     /// From the guest, and to it.
     out: Lane,
     back: Lane,
@@ -167,8 +163,6 @@ impl<L: Link> Faulty<L> {
             control: control.clone(),
             random: Random(seed | 1),
             now: Duration::ZERO,
-            sent: Vec::new(),
-            sent_bytes: 0,
             out: Lane::default(),
             back: Lane::default(),
             buffer: Vec::new(),
@@ -186,8 +180,7 @@ impl<L: Link> Faulty<L> {
             self.out.change(&faults, self.now);
             self.back.change(&faults, self.now);
         }
-        let lanes = self.out.flying.is_empty() && self.back.flying.is_empty();
-        let empty = lanes && self.sent.is_empty();
+        let empty = self.out.flying.is_empty() && self.back.flying.is_empty();
         if faults == Faults::default() && empty {
             self.control.shared.on.store(false, Ordering::Release);
             self.buffer = Vec::new();
@@ -203,11 +196,10 @@ impl<L: Link> Faulty<L> {
 
 impl<L: Link> Link for Faulty<L> {
     fn send(&mut self, offload: &Offload, frame: &[u8]) {
-        if self.faults().is_none() {
-            self.link.send(offload, frame);
-        } else if self.out.bytes + self.sent_bytes + frame.len() <= MOST_BYTES {
-            self.sent_bytes += frame.len();
-            self.sent.push((*offload, frame.to_vec()));
+        let Some(faults) = self.faults() else { return self.link.send(offload, frame) };
+        if self.out.bytes + frame.len() <= MOST_BYTES {
+            self.out.put(&faults, &mut self.random, self.now, *offload, frame.to_vec());
+            self.deliver();
         }
     }
 
@@ -236,7 +228,7 @@ impl<L: Link> Link for Faulty<L> {
     fn deadline(&self) -> Option<Duration> {
         let due = [self.out.due(), self.back.due()].into_iter().flatten().min();
         let look = self.now + LOOK;
-        let due = due.map(|due| due.min(look)).or((!self.sent.is_empty()).then_some(look));
+        let due = due.map(|due| due.min(look));
         [self.link.deadline(), due].into_iter().flatten().min()
     }
 
@@ -244,12 +236,7 @@ impl<L: Link> Link for Faulty<L> {
         self.now = now;
         self.link.turn(now);
         // Has what was changed hold for what is on its way, too.
-        if let Some(faults) = self.faults() {
-            self.sent_bytes = 0;
-            for (offload, frame) in self.sent.drain(..) {
-                self.out.put(&faults, &mut self.random, now, offload, frame);
-            }
-        }
+        self.faults();
         self.deliver();
     }
 

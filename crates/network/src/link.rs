@@ -1,9 +1,9 @@
 //! The cable between a guest's network card and what stands behind it: the border of this crate.
 //!
-//! A card has one thread. It takes frames from the guest and gives each to [`Link::send`]; it asks
-//! [`Link::receive`] for frames as long as the guest has room for them; when neither has anything, it
-//! sleeps until its guest wants something, [`Link::descriptor`] is readable or [`Link::deadline`] has
-//! come, and calls [`Link::turn`]. So a network works in its card's thread: a frame goes from the
+//! A card has one thread. It calls [`Link::turn`]; it takes frames from the guest and gives each to
+//! [`Link::send`]; it asks [`Link::receive`] for frames as long as the guest has room for them; and so
+//! again, until neither has anything. Then it sleeps until its guest wants something,
+//! [`Link::descriptor`] is readable or [`Link::deadline`] has come. So a network works in its card's thread: a frame goes from the
 //! guest to the host's socket in one go, and no thread is woken on the way.
 //!
 //! Frames begin with the Ethernet header and have no trailer. They are copies: what is behind
@@ -141,8 +141,9 @@ pub trait Link: Send {
         None
     }
 
-    /// Does what is due on the host's side. Called between frames and after each sleep, so also when
-    /// nothing is due. `now` is [`now`]'s.
+    /// Does what is due on the host's side. Called between frames, and after each sleep before anything
+    /// else is, so also when nothing is due. `now` is [`now`]'s, and is what time it is until the next
+    /// turn.
     fn turn(&mut self, now: Duration) {
         let _ = now;
     }

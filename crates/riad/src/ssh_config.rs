@@ -14,7 +14,9 @@ const SSH: u16 = 22;
 
 pub(crate) fn ssh_config(args: OneArgs) -> Result<ExitCode, Failure> {
     let folder = Machines::open()?.get(&args.name)?;
-    show(&section(&args.name, forward(&folder)?));
+    // Whom the keys were given to: where there is no user, root.
+    let user = folder.user()?.unwrap_or_else(|| "root".to_owned());
+    show(&section(&args.name, &user, forward(&folder)?));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -35,7 +37,7 @@ fn forward(folder: &Folder) -> Result<SocketAddr, Failure> {
 
 /// A section of ssh_config(5). The machine's keys were made in it, and nobody has vouched for them: the
 /// way there is this computer's loopback, on which nobody else can be.
-fn section(name: &Name, at: SocketAddr) -> String {
+fn section(name: &Name, user: &str, at: SocketAddr) -> String {
     let address = match at.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
         ip if ip.is_unspecified() => "::1".to_owned(),
@@ -43,7 +45,7 @@ fn section(name: &Name, at: SocketAddr) -> String {
     };
     let port = at.port();
     format!(
-        "Host {name}\n  HostName {address}\n  Port {port}\n  StrictHostKeyChecking no\n  \
+        "Host {name}\n  HostName {address}\n  Port {port}\n  User {user}\n  StrictHostKeyChecking no\n  \
          UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
     )
 }

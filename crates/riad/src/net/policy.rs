@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 use riad_host::machines::{Folder, Machines, Name};
 use riad_host::network::{Counts, HostAccess, RuleChange, Rules, Verdict};
 use serde::Serialize;
@@ -13,10 +13,11 @@ use crate::report::{Failure, columns, show_as};
 
 /// Show or change whom a machine reaches: at once if it runs, and from its next start on
 ///
-/// Rules are looked at in their order, the first that speaks of somebody counts, and if none does, the
-/// default. What a changed rule no longer lets through is cut off. A RULE is an address, a prefix
-/// (10.0.0.0/8), a name (*.example.com) or any, with tcp, udp or icmp before it and :PORT or
-/// :FIRST-LAST behind it if wanted.
+/// `allow RULE` and `deny RULE` add a rule, `rm N` removes one, `default allow` and `default deny` say
+/// what holds for whom no rule speaks of, and `ls` lists them, as no word at all does. Rules are looked
+/// at in their order, and the first that speaks of somebody counts. What a changed rule no longer lets
+/// through is cut off. A RULE is an address, a prefix (10.0.0.0/8), a name (*.example.com) or any, with
+/// tcp, udp or icmp before it and :PORT or :FIRST-LAST behind it if wanted.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  riad net policy dev\n  riad net policy dev allow tcp example.com:443\n  riad net policy dev deny --at 1 10.0.0.0/8\n  riad net policy dev default deny\n  riad net policy dev rm 2"
@@ -25,49 +26,62 @@ pub(crate) struct PolicyArgs {
     /// The machine's name
     name: Name,
 
-    #[command(subcommand)]
+    // No subcommands: a machine may be called as one of them, and its name comes first.
+    /// What to do
+    #[arg(value_enum, value_name = "CHANGE")]
     verb: Option<PolicyVerb>,
-}
 
-#[derive(Debug, Subcommand)]
-enum PolicyVerb {
-    /// Let it reach somebody
-    Allow(RuleWords),
-    /// Keep it from reaching somebody
-    Deny(RuleWords),
-    /// Say what holds for whom no rule speaks of
-    Default {
-        /// allow or deny
-        #[arg(value_parser = Verdict::from_str)]
-        verdict: Verdict,
-    },
-    /// Remove a rule
-    Rm {
-        /// Its number, as `ls` shows it
-        number: usize,
-    },
-    /// List the rules; so does no verb at all
-    Ls,
-}
-
-/// A rule without its verdict.
-#[derive(Debug, Args)]
-struct RuleWords {
-    /// Who, as in tcp example.com:443
-    #[arg(required = true, value_name = "RULE")]
+    /// With what: a rule, as in tcp example.com:443, a rule's number, or allow or deny
     words: Vec<String>,
 
-    /// Put it there in the order [default: last]
+    /// Put the rule there in the order [default: last]
     #[arg(long, value_name = "N")]
     at: Option<usize>,
 }
 
-impl RuleWords {
-    fn change(self, verdict: Verdict) -> Result<RuleChange, Failure> {
-        let Self { words, at } = self;
-        let rule = rule(verdict, &words.join(" ")).map_err(Failure::Own)?;
-        Ok(RuleChange::Add { rule, at })
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PolicyVerb {
+    /// Let it reach somebody
+    Allow,
+    /// Keep it from reaching somebody
+    Deny,
+    /// Say what holds for whom no rule speaks of
+    Default,
+    /// Remove a rule
+    Rm,
+    /// List the rules
+    Ls,
+}
+
+/// The change that words ask for; `None` when they ask to see the rules.
+fn change(
+    verb: PolicyVerb,
+    words: &[String],
+    at: Option<usize>,
+) -> Result<Option<RuleChange>, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if at.is_some() && !matches!(verb, PolicyVerb::Allow | PolicyVerb::Deny) {
+        return Err("--at says where a rule goes that allow or deny adds".to_owned());
     }
+    let add = |verdict| match &words[..] {
+        [] => Err(format!("{verdict} whom? As in: {verdict} tcp example.com:443")),
+        words => rule(verdict, &words.join(" ")).map(|rule| RuleChange::Add { rule, at }),
+    };
+    Ok(Some(match (verb, &words[..]) {
+        (PolicyVerb::Allow, _) => add(Verdict::Allow)?,
+        (PolicyVerb::Deny, _) => add(Verdict::Deny)?,
+        (PolicyVerb::Default, [verdict]) => RuleChange::Default(Verdict::from_str(verdict)?),
+        (PolicyVerb::Default, _) => return Err("write default allow, or default deny".to_owned()),
+        (PolicyVerb::Rm, [number]) => {
+            let wrong = |_| format!("'{number}' is no rule's number: `ls` shows them");
+            RuleChange::Remove(number.parse().map_err(wrong)?)
+        }
+        (PolicyVerb::Rm, _) => {
+            return Err("write rm and a rule's number, as ls shows it".to_owned());
+        }
+        (PolicyVerb::Ls, []) => return Ok(None),
+        (PolicyVerb::Ls, _) => return Err("ls takes nothing more".to_owned()),
+    }))
 }
 
 /// Rules as a program is told of them; keys are only ever added.
@@ -82,19 +96,14 @@ struct Shown {
 }
 
 pub(crate) fn policy(args: PolicyArgs, format: Option<Format>) -> Result<ExitCode, Failure> {
-    let PolicyArgs { name, verb } = args;
+    let PolicyArgs { name, verb, words, at } = args;
+    let change = change(verb.unwrap_or(PolicyVerb::Ls), &words, at).map_err(Failure::Own)?;
     let folder = Machines::open()?.get(&name)?;
-    let change = match verb {
-        Some(PolicyVerb::Allow(words)) => words.change(Verdict::Allow)?,
-        Some(PolicyVerb::Deny(words)) => words.change(Verdict::Deny)?,
-        Some(PolicyVerb::Default { verdict }) => RuleChange::Default(verdict),
-        Some(PolicyVerb::Rm { number }) => RuleChange::Remove(number),
-        Some(PolicyVerb::Ls) | None => {
-            let (rules, counts) = folder.rules()?;
-            let shown = Shown::new(&rules, counts);
-            show_as(&shown, format, || table(&shown, &folder))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+    let Some(change) = change else {
+        let (rules, counts) = folder.rules()?;
+        let shown = Shown::new(&rules, counts);
+        show_as(&shown, format, || table(&shown, &folder))?;
+        return Ok(ExitCode::SUCCESS);
     };
     let (_, counts) = folder.change_rules(&change)?;
     let what = match change {
@@ -141,3 +150,7 @@ fn table(shown: &Shown, folder: &Folder) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "policy_test.rs"]
+mod tests;

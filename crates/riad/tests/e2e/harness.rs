@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 pub(crate) const IMAGE: &str = "e2e";
 
 /// Packages that tests need besides the usual ones.
-pub(crate) const INCLUDE: &str = "gcc,libc6-dev,python3-minimal";
+pub(crate) const INCLUDE: &str =
+    "gcc,libc6-dev,python3-minimal,curl,iperf3,bind9-dnsutils,openssh-server,rsync";
 
 /// Whether to test at all.
 pub(crate) fn is_wanted() -> bool {

@@ -4,6 +4,7 @@
 //! every test passes without looking. The image is kept between runs, in the directory that
 //! `RIAD_E2E_CACHE` names or in cargo's target directory.
 
+mod clients;
 mod commands;
 mod confined;
 mod disks;
@@ -21,3 +22,4 @@ mod networks;
 mod state;
 mod streams;
 mod terminal;
+mod world;

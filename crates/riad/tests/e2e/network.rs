@@ -14,7 +14,7 @@ fn payload(len: usize) -> Vec<u8> {
 }
 
 /// A server on an address of this computer's: to everybody it sends `payload`, and then ends its side.
-fn server(at: IpAddr, payload: Vec<u8>) -> u16 {
+pub(crate) fn server(at: IpAddr, payload: Vec<u8>) -> u16 {
     let listener = TcpListener::bind((at, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -117,7 +117,7 @@ fn a_server_in_a_machine_is_reached_by_its_forwards() {
 }
 
 /// This computer's own address, by which it would go to others.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     // Nothing is sent.
     socket.connect(("192.0.2.1", 9)).expect("this computer has a network");

@@ -109,12 +109,13 @@ impl Card {
         }
         self.quiet(true)?;
         while !control.interrupted() {
-            let mut moved = self.commands(link)?;
-            moved |= self.send(control, link)?;
+            // First of all, so that the link knows how late it is when it gets frames.
             link.turn(now());
             if self.shared.saw_link(link.up()) {
                 self.interrupt.config();
             }
+            let mut moved = self.commands(link)?;
+            moved |= self.send(control, link)?;
             moved |= self.deliver(control, link)?;
             if !moved && !self.quiet(false)? {
                 break;

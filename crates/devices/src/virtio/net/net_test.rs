@@ -160,6 +160,45 @@ impl Link for Counting {
     }
 }
 
+/// A link that writes down what time it knew when it got frames.
+struct Dated {
+    now: Duration,
+    sent: Arc<std::sync::Mutex<Vec<Duration>>>,
+}
+
+impl Link for Dated {
+    fn send(&mut self, _offload: &Offload, _frame: &[u8]) {
+        self.sent.lock().unwrap().push(self.now);
+    }
+    fn receive(&mut self, _room: &mut [u8]) -> Option<(Offload, usize)> {
+        None
+    }
+    fn turn(&mut self, now: Duration) {
+        self.now = now;
+    }
+    fn mtu(&self) -> u16 {
+        9000
+    }
+    fn mac(&self) -> Mac {
+        CARD
+    }
+}
+
+#[test]
+fn a_link_knows_how_late_it_is_when_it_gets_a_frame_after_a_sleep() {
+    let sent = Arc::default();
+    let link = Dated { now: Duration::ZERO, sent: Arc::clone(&sent) };
+    let (device, _) = Net::new(Cable::new(link));
+    let mut guest = Guest::new(Box::new(device), Choices::default());
+    for round in 0..3 {
+        std::thread::sleep(Duration::from_millis(30));
+        let before = now();
+        guest.submit(TRANSMIT, &[&plain(), &frame(PEER, CARD, 60)], &[]);
+        guest.wait(TRANSMIT);
+        assert!(sent.lock().unwrap()[round] >= before);
+    }
+}
+
 /// The device waits for more buffers, neither losing the frame nor spinning until they come; both
 /// with notifications by index and with the flag.
 #[test]
