@@ -30,6 +30,7 @@ cargo xtask COMMAND
        --seed N, --jobs N         where to start, on how many threads
        --replay FILE              one case that failed
        --list                     the targets
+  network                         real clients at full length: 1 GiB, 2,000 connections, ten machines
   faults [--rounds N]             machines that are killed under load, N times (default 200), on disks that
                                   are full, in folders that are read-only: what the long test is
   bench interp                    instructions a second of the interpreter
@@ -75,6 +76,7 @@ fn run(words: &[&str]) -> Result<(), Error> {
         ["oracle"] => chores::oracle(50),
         ["oracle", "--cases", cases] => chores::oracle(cases.parse()?),
         ["fuzz", rest @ ..] => chores::fuzz(rest),
+        ["network"] => test::network(),
         ["faults"] => test::faults(200),
         ["faults", "--rounds", rounds] => test::faults(rounds.parse()?),
         ["bench", "interp"] => chores::bench_interpreter(),

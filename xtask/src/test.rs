@@ -115,6 +115,14 @@ pub(crate) fn faults(rounds: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// The end-to-end tests with real clients, at their full length.
+pub(crate) fn network() -> Result<(), Error> {
+    let tests = ["test", "--release", "--package", "riad", "--test", "e2e", "--"];
+    let mut command = cargo(&[&tests[..], &["clients::", "--nocapture"]].concat());
+    command.env("RIAD_E2E", "1").env("RIAD_NETWORK", "full");
+    run(command)
+}
+
 /// Whether `riad doctor` is content.
 fn can_build_images() -> bool {
     let mut command = cargo(&["run", "--release", "--quiet", "--package", "riad", "--", "doctor"]);
