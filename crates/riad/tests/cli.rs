@@ -184,7 +184,7 @@ fn mistakes_with_machines_are_named_with_what_to_do() {
         (&["create", "new", "--allow", "tcp"  , "--deny", "10.0.0.0/99"], &["'10.0.0.0/99'", "prefix"]),
         (&["create", "new", "--net", "none", "--deny", "any"], &["'none'", "network 'user'"]),
         (&["create", "new", "--net-default", "perhaps"], &["'perhaps'", "allow nor deny"]),
-        (&["net", "policy", "dev", "allow"], &["<RULE>"]),
+        (&["net", "policy", "dev", "allow"], &["allow whom?", "allow tcp example.com:443"]),
         (&["net", "policy", "dev", "allow", "tcp", "a..b"], &["a..b", "*.example.com"]),
         (&["net", "policy", "dev", "default", "no"], &["'no'", "allow nor deny"]),
         (&["net", "policy", "dev", "rm", "1"], &["no rule 1", "riad net policy dev"]),

@@ -456,21 +456,24 @@ fn short_requests_are_served_before_the_processor_goes_on() {
         guest.submit(0, &parts[..1 + usize::from(!out.is_empty())], &[room + 1]);
         guest.poll(0)
     };
-    // The worker may be looking around still, which only makes it slower.
-    let mut at_once = 0;
-    for _ in 0..20 {
+    // The worker may be looking around still, the longer the busier the host is: then it is its own.
+    // Reads are too where the host cannot tell what it has in its memory.
+    let (mut at_once, began) = (0, std::time::Instant::now());
+    while at_once < 10 {
+        assert!(began.elapsed().as_secs() < 60, "{at_once} in a minute");
         for (kind, out, room) in [(request::OUT, &[9; 4096][..], 0), (request::IN, &[], 4096)] {
             match served(&mut guest, kind, out, room) {
                 Some(used) => {
                     assert_eq!(used.data.last(), Some(&OK));
                     at_once += 1;
                 }
-                None => assert_eq!(guest.wait(0).data.last(), Some(&OK)),
+                None => {
+                    assert_eq!(guest.wait(0).data.last(), Some(&OK));
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
             }
         }
     }
-    // Reads are the worker's where the host cannot tell what it has in its memory.
-    assert!(at_once >= 10, "{at_once} of 40");
     // While the machine is held, nobody serves.
     guest.pci.pause();
     assert_eq!(served(&mut guest, request::OUT, &[1; 512], 0), None);
