@@ -179,7 +179,7 @@ impl<T: Task> std::fmt::Debug for Worker<T> {
 
 impl<T: Task> Worker<T> {
     /// Starts a thread of a kind, called `name`; when `held`, its first turn waits for
-    /// [`resume`](Self::resume).
+    /// [`resume`](Control::resume).
     ///
     /// # Errors
     /// When the host refuses a thread or a file descriptor.
