@@ -56,7 +56,7 @@ impl Machines {
             }
             Err(error) => return Err(error.into()),
         };
-        if folder.state()? != State::Running || !is_on(&folder, name)? {
+        if !is_on(&folder, name)? {
             return Ok((folder, Counts::NextStart));
         }
         let reach = reach(&memberships(&folder)?);

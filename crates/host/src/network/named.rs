@@ -130,8 +130,10 @@ impl Plug {
     }
 
     fn set_reach(&self, reach: NetMode) {
+        // As `rule` does: the last of the two to come sees what both have set.
+        let network = lock(&self.network);
         *lock(&self.reach) = reach;
-        if let (Network::User(rules), Some(control)) = (self.network(), &self.control) {
+        if let (Network::User(rules), Some(control)) = (&*network, &self.control) {
             control.set_policy(rules.policy(reach));
         }
     }
