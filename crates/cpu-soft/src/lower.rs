@@ -111,21 +111,7 @@ pub fn undefined(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// Fills in everything but the handler.
 pub(crate) fn operands(i: &Instruction) -> Op {
-    let mut op = Op {
-        exec: undefined,
-        imm: 0,
-        disp: 0,
-        base: ZERO,
-        index: ZERO,
-        scale: 0,
-        seg: seg::DS,
-        address: 8,
-        reg: [0; 3],
-        size: 0,
-        len: i.len() as u8,
-        prefix: 0,
-        code: i.code(),
-    };
+    let mut op = Op { len: i.len() as u8, code: i.code(), ..Op::NONE };
     if i.has_lock_prefix() {
         op.prefix |= Op::LOCK;
     }

@@ -4,6 +4,7 @@ use iced_x86::Code;
 
 use crate::cpu::Cpu;
 use crate::fault::Done;
+use crate::lower::undefined;
 
 /// Runs one instruction: completes it, or faults having changed nothing the guest can see.
 ///
@@ -86,6 +87,23 @@ impl Op {
     pub const REPNE: u8 = 4;
     /// The instruction has a memory operand.
     pub const MEM: u8 = 8;
+
+    /// One without operands, which does not exist: #UD.
+    pub(crate) const NONE: Self = Self {
+        exec: undefined,
+        imm: 0,
+        disp: 0,
+        base: ZERO,
+        index: ZERO,
+        scale: 0,
+        seg: seg::DS,
+        address: 8,
+        reg: [0; 3],
+        size: 0,
+        len: 0,
+        prefix: 0,
+        code: Code::INVALID,
+    };
 
     /// Whether it has a memory operand.
     #[inline(always)]

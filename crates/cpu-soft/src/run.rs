@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use iced_x86::Code;
 use riad_cpu::x86::{Activity, rflags};
 use riad_cpu::{Exit, Limit};
 
@@ -13,7 +12,7 @@ use crate::decode::{self, One};
 use crate::fault::{Done, Fault};
 use crate::lockstep::Lockstep;
 use crate::mmu::Access;
-use crate::op::{Op, ZERO, seg};
+use crate::op::{Op, seg};
 use crate::raw;
 use crate::stand_in::Loan;
 use crate::sys::barrier;
@@ -42,21 +41,7 @@ pub(crate) struct Straddler {
 
 /// What translated code has in the place of an instruction that lies in two pages: what it is is seen
 /// when it is run, for the second page may be another one then.
-pub(crate) const ACROSS: Op = Op {
-    exec: across,
-    imm: 0,
-    disp: 0,
-    base: ZERO,
-    index: ZERO,
-    scale: 0,
-    seg: seg::DS,
-    address: 8,
-    reg: [0; 3],
-    size: 0,
-    len: 0,
-    prefix: 0,
-    code: Code::INVALID,
-};
+pub(crate) const ACROSS: Op = Op { exec: across, ..Op::NONE };
 
 fn across(cpu: &mut Cpu, _: &Op) -> Done {
     let (rip, retired) = (cpu.this_rip, cpu.retired);
