@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use riad_host::journal::Event;
-use riad_host::machines::{DiskInfo, DiskName, Folder, MachineError, Machines, NewDisk};
-use riad_host::network::Counts;
+use riad_host::machines::{DiskInfo, DiskName, MachineError, Machines, NewDisk};
 use riad_host::process::Connection;
 use riad_host::{Size, printable};
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::args::{
 };
 use crate::delete::confirmed;
 use crate::image::ago;
-use crate::report::{Failure, columns, show_as};
+use crate::report::{Failure, columns, show_as, when};
 use crate::signals::Signals;
 use crate::status::Status;
 
@@ -190,15 +189,6 @@ fn detach(args: &DiskDetachArgs) -> Result<(), Failure> {
         false => eprintln!("riad: disk {disk} is detached from {name}"),
     }
     Ok(())
-}
-
-/// When a change of disks counts.
-fn when(folder: &Folder, counts: Counts) -> Result<String, Failure> {
-    Ok(match (counts, folder.is_alive()?) {
-        (Counts::Now, _) => "now, and at its later starts".to_owned(),
-        (_, true) => format!("from its next start on (`riad restart {}`)", folder.name()),
-        (_, false) => "when it starts".to_owned(),
-    })
 }
 
 fn rm(args: DiskRmArgs) -> Result<(), Failure> {

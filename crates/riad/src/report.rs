@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use riad_host::machines::MachineError;
+use riad_host::machines::{Folder, MachineError};
+use riad_host::network::Counts;
 use riad_host::{Error, Timings};
 use serde::Serialize;
 
@@ -124,6 +125,15 @@ pub(crate) fn one_of_many(
         }
         Some(Format::Yaml) => format!("---\n{}", yaml::text(value)),
         Some(Format::Table) | None => table(),
+    })
+}
+
+/// When a change of a machine counts.
+pub(crate) fn when(folder: &Folder, counts: Counts) -> Result<String, Failure> {
+    Ok(match (counts, folder.is_alive()?) {
+        (Counts::Now, _) => "now, and at its later starts".to_owned(),
+        (_, true) => format!("from its next start on (`riad restart {}`)", folder.name()),
+        (_, false) => "when it starts".to_owned(),
     })
 }
 

@@ -2,47 +2,28 @@
 //! snapshot, and on every engine.
 
 mod guest;
+mod output;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use output::Output;
 use riad_disk::{Disk, MemDisk};
 use riad_network::Cable;
 use riad_network::pair::Pair;
-use riad_vmm::{Console, EngineKind, Error, Guest, Snapshot, Vm, VmConfig};
+use riad_vmm::{EngineKind, Error, Guest, Snapshot, Vm, VmConfig};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What the guest wrote.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
+/// Waits until the guest has written this, and forgets it.
+fn expect(output: &Output, what: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while *output.bytes() != what.as_bytes() {
+        let said = String::from_utf8_lossy(&output.bytes()).into_owned();
+        assert!(Instant::now() < deadline, "the guest wrote {said:?} and not {what:?}");
+        std::thread::sleep(Duration::from_millis(1));
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Output {
-    fn console(&self) -> Console {
-        Console::new(Some(Box::new(self.clone())), None)
-    }
-
-    /// Waits until the guest has written this, and forgets it.
-    fn expect(&self, what: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while *self.0.lock().unwrap() != what.as_bytes() {
-            let said = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
-            assert!(Instant::now() < deadline, "the guest wrote {said:?} and not {what:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.0.lock().unwrap().clear();
-    }
+    output.bytes().clear();
 }
 
 fn cable(last: u8) -> Cable {
@@ -63,30 +44,30 @@ fn come_and_go(engine: EngineKind) {
     let output = Output::default();
     let vm = Vm::start(&config(engine), &guest_that_listens(), &output.console()).unwrap();
     let devices = vm.devices();
-    output.expect("r");
+    expect(&output, "r");
     let macs = || devices.cards().iter().map(|card| card.mac()[5]).collect::<Vec<_>>();
     for last in 2..=5 {
         devices.plug_card(cable(last)).unwrap();
-        output.expect("+");
+        expect(&output, "+");
     }
     assert_eq!(macs(), [1, 2, 3, 4, 5]);
     let error = devices.plug_card(cable(6)).unwrap_err();
     assert!(matches!(error, Error::NoSlot("network card")), "{error}");
     devices.unplug_card(cable(3).mac(), LIMIT).unwrap();
-    output.expect("-");
+    expect(&output, "-");
     assert_eq!(macs(), [1, 2, 4, 5]);
     let error = devices.unplug_card(cable(3).mac(), LIMIT).unwrap_err();
     assert!(matches!(error, Error::NoDevice("network card")), "{error}");
     // Its place is free again, as often as one likes.
     for _ in 0..3 {
         devices.plug_card(cable(6)).unwrap();
-        output.expect("+");
+        expect(&output, "+");
         devices.unplug_card(cable(6).mac(), LIMIT).unwrap();
-        output.expect("-");
+        expect(&output, "-");
     }
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(1 << 20).unwrap());
     devices.plug_disk(&disk).unwrap();
-    output.expect("+");
+    expect(&output, "+");
     assert_eq!((devices.disks().len(), vm.meter().read().disks.len()), (1, 1));
 
     // A snapshot has what was plugged in, and wants as much to be restored with.
@@ -107,9 +88,9 @@ fn come_and_go(engine: EngineKind) {
     let devices = vm.devices();
     assert_eq!((devices.cards().len(), devices.disks().len()), (4, 1));
     devices.unplug_card(cable(5).mac(), LIMIT).unwrap();
-    output.expect("-");
+    expect(&output, "-");
     devices.plug_card(cable(8)).unwrap();
-    output.expect("+");
+    expect(&output, "+");
 }
 
 #[test]
@@ -135,7 +116,7 @@ fn a_guest_that_does_nothing_keeps_what_it_has_and_is_told_of_nothing() {
     let error = devices.plug_card(cable(2)).unwrap_err();
     assert!(error.to_string().contains("does not listen"), "{error}");
     vm.resume();
-    output.expect("r");
+    expect(&output, "r");
     vm.pause();
     // A paused machine lets nothing go, and has what is plugged in once it runs.
     let error = devices.unplug_card(cable(1).mac(), Duration::from_millis(300)).unwrap_err();
@@ -143,5 +124,5 @@ fn a_guest_that_does_nothing_keeps_what_it_has_and_is_told_of_nothing() {
     devices.plug_card(cable(2)).unwrap();
     assert_eq!(devices.cards().len(), 2);
     vm.resume();
-    output.expect("+");
+    expect(&output, "+");
 }

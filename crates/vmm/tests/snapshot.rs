@@ -2,44 +2,24 @@
 //! cannot tell.
 
 mod guest;
+mod output;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use output::Output;
 use riad_network::Cable;
 use riad_network::pair::Pair;
-use riad_vmm::{Console, CpuModel, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
+use riad_vmm::{CpuModel, Ending, EngineKind, Guest, Snapshot, Vm, VmConfig};
 
 /// Names the folder of the snapshot that the child process is to go on from.
 const RESTORE: &str = "RIAD_TEST_RESTORE";
 const STEPS: u32 = 12;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What the guest printed.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Output {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    fn console(&self) -> Console {
-        Console::new(Some(Box::new(self.clone())), None)
-    }
+fn text(output: &Output) -> String {
+    String::from_utf8(output.bytes().clone()).unwrap()
 }
 
 fn config() -> VmConfig {
@@ -62,9 +42,9 @@ fn reference() -> (String, u64) {
     // The interpreter always counts.
     let config = VmConfig { engine: EngineKind::SoftInterpreter, ..config() };
     let vm = Vm::start(&config, &our_guest(), &output.console()).unwrap();
-    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", output.text());
+    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", text(&output));
     vm.pause();
-    (output.text(), vm.instructions().unwrap())
+    (text(&output), vm.instructions().unwrap())
 }
 
 /// Goes on from a snapshot until the end; returns what was printed from there on.
@@ -73,8 +53,8 @@ fn go_on(folder: &Path) -> String {
     let output = Output::default();
     let vm = Vm::restore(&config(), snapshot, memory, &output.console()).unwrap();
     vm.resume();
-    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", output.text());
-    output.text()
+    assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()), "{}", text(&output));
+    text(&output)
 }
 
 /// The child's part; in the parent it is a test that does nothing.
@@ -109,7 +89,7 @@ fn a_machine_stopped_at_any_instruction_goes_on_in_a_new_process() {
         vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
         drop(vm);
         let rest = go_on_in_a_new_process(folder.path());
-        assert_eq!(output.text() + &rest, whole, "stopped at instruction {place}");
+        assert_eq!(text(&output) + &rest, whole, "stopped at instruction {place}");
     }
 }
 
@@ -128,12 +108,12 @@ fn saving_again_and_again_changes_nothing() {
         vm = Vm::restore(&config(), read, memory, &output.console()).unwrap();
         assert_eq!(vm.save().unwrap().vcpus[0].gpr, snapshot.vcpus[0].gpr);
         stops += 1;
-        if output.text() == whole {
+        if text(&output) == whole {
             break;
         }
     }
     assert!(stops > 10);
-    assert_eq!(output.text(), whole);
+    assert_eq!(text(&output), whole);
 }
 
 #[test]
@@ -145,15 +125,15 @@ fn a_running_machine_is_paused_saved_and_goes_on() {
     vm.pause();
     let folder = tempfile::tempdir().unwrap();
     vm.save().unwrap().write(vm.memory(), folder.path()).unwrap();
-    let so_far = output.text();
+    let so_far = text(&output);
     // Both go on: the original, and its copy.
     let copy = go_on_in_a_new_process(folder.path());
     assert_eq!(so_far + &copy, whole);
-    if output.text() != whole {
+    if text(&output) != whole {
         vm.resume();
         assert_eq!(vm.wait(Some(LIMIT)), Some(expected_ending()));
     }
-    assert_eq!(output.text(), whole);
+    assert_eq!(text(&output), whole);
 }
 
 #[test]
@@ -183,8 +163,8 @@ fn a_machine_hops_between_engines() {
         vm.resume();
     }
     let ending = ending.or_else(|| vm.wait(Some(LIMIT)));
-    assert_eq!(ending, Some(expected_ending()), "{}", output.text());
-    assert_eq!(output.text(), whole);
+    assert_eq!(ending, Some(expected_ending()), "{}", text(&output));
+    assert_eq!(text(&output), whole);
 }
 
 #[test]

@@ -25,9 +25,11 @@ use riad_disk::{Layer, Qcow2, RawDisk, SECTOR_SIZE};
 use serde::{Deserialize, Serialize};
 
 use super::config::new_id;
-use super::files::{Versioned, make_directory, read_json, sync_directory, write_json};
+use super::files::{
+    Versioned, bury, make_directory, names_in, read_json, sync_directory, write_json,
+};
 use super::name::is_name;
-use super::{Folder, GONE, MachineConfig, MachineError, Machines, NEW, Name, now};
+use super::{Folder, MachineConfig, MachineError, Machines, NEW, Name, now};
 use crate::journal::Event;
 
 const DISK: &str = "disk.json";
@@ -204,18 +206,7 @@ impl Machines {
     /// # Errors
     /// The directory cannot be read.
     pub fn disks(&self) -> Result<Vec<FoundDisk>, MachineError> {
-        let directory = self.disks_directory();
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(MachineError::io("read", &directory)(error)),
-        };
-        let mut names: Vec<DiskName> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
-        names.sort();
-        let all = names.into_iter().map(|name| {
+        let all = names_in::<DiskName>(&self.disks_directory())?.into_iter().map(|name| {
             let info = self.disk(&name);
             (name, info)
         });
@@ -240,7 +231,7 @@ impl Machines {
     /// # Errors
     /// There is none, it is attached, a machine still has it, or the host refuses.
     pub fn remove_disk(&self, name: &DiskName) -> Result<(), MachineError> {
-        let guard = self.guard()?;
+        let _guard = self.guard()?;
         let folder = self.disk_folder(name);
         if !folder.exists() {
             return Err(MachineError::NoSuchDisk(name.clone()));
@@ -261,19 +252,7 @@ impl Machines {
             Err(error @ riad_disk::Error::InUse(_)) => return Err(error.into()),
             opened => opened.ok(),
         };
-        let directory = self.disks_directory();
-        let grave = directory.join(format!("{GONE}{}", new_id()));
-        fs::rename(&folder, &grave).map_err(MachineError::io("remove", &folder))?;
-        sync_directory(&directory)?;
-        // What is removed here is what interrupted commands have left, too.
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(GONE) {
-                fs::remove_dir_all(entry.path())
-                    .map_err(MachineError::io("remove", &entry.path()))?;
-            }
-        }
-        drop(guard);
-        Ok(())
+        bury(&self.disks_directory(), &folder)
     }
 
     /// Attaches a disk to a machine, from its next start on; [`attach_disk`](Self::attach_disk) does it at

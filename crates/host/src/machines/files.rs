@@ -4,11 +4,13 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::MachineError;
+use super::config::new_id;
+use super::{GONE, MachineError};
 
 /// A file that has a schema.
 pub(super) trait Versioned: DeserializeOwned {
@@ -67,4 +69,33 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), MachineError> {
 pub(super) fn make_directory(path: &Path) -> Result<(), MachineError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(path).map_err(MachineError::io("create", path))
+}
+
+/// The names of what is kept in a directory, each in a folder of its own, in order. What no name can be
+/// is something else; a directory that is not there has nothing.
+pub(super) fn names_in<T: FromStr + Ord>(directory: &Path) -> Result<Vec<T>, MachineError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(MachineError::io("read", directory)(error)),
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut names: Vec<T> = names.collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Removes a folder of a directory: at once, as far as anybody can see. With it goes what commands have
+/// left that were interrupted in this; whoever calls keeps others from doing the same.
+pub(super) fn bury(directory: &Path, folder: &Path) -> Result<(), MachineError> {
+    let grave = directory.join(format!("{GONE}{}", new_id()));
+    fs::rename(folder, &grave).map_err(MachineError::io("remove", folder))?;
+    sync_directory(directory)?;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(GONE) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).map_err(MachineError::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -27,9 +26,11 @@ pub use riad_network::user::Subnet;
 use serde::{Deserialize, Serialize};
 
 use super::config::new_id;
-use super::files::{Versioned, make_directory, read_json, sync_directory, write_json};
+use super::files::{
+    Versioned, bury, make_directory, names_in, read_json, sync_directory, write_json,
+};
 use super::name::is_name;
-use super::{Folder, GONE, MachineConfig, MachineError, Machines, NEW, Name, folder, now};
+use super::{Folder, MachineConfig, MachineError, Machines, NEW, Name, folder, now};
 use crate::journal::Event;
 
 const NETWORK: &str = "network.json";
@@ -343,16 +344,7 @@ impl Machines {
     /// # Errors
     /// The directory cannot be read.
     pub fn networks(&self) -> Result<Vec<FoundNet>, MachineError> {
-        let directory = self.networks_directory();
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(MachineError::io("read", &directory)(error)),
-        };
-        let names = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-        let mut names: Vec<NetName> = names.collect();
-        names.sort();
-        let all = names.into_iter().map(|name| {
+        let all = names_in::<NetName>(&self.networks_directory())?.into_iter().map(|name| {
             let info = self.network(&name);
             (name, info)
         });
@@ -377,7 +369,7 @@ impl Machines {
     /// # Errors
     /// There is none, machines are on it, one that was detached runs on it still, or the host refuses.
     pub fn remove_network(&self, name: &NetName) -> Result<(), MachineError> {
-        let guard = self.guard()?;
+        let _guard = self.guard()?;
         let place = self.network_directory(name);
         if !place.exists() {
             return Err(MachineError::NoSuchNetwork(name.clone()));
@@ -391,19 +383,7 @@ impl Machines {
         if Client::connect(&place).is_ok() {
             return Err(MachineError::NetworkInUse(name.clone()));
         }
-        let directory = self.networks_directory();
-        let grave = directory.join(format!("{GONE}{}", new_id()));
-        fs::rename(&place, &grave).map_err(MachineError::io("remove", &place))?;
-        sync_directory(&directory)?;
-        drop(guard);
-        // What interrupted commands have left goes too.
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(GONE) {
-                let path = entry.path();
-                fs::remove_dir_all(&path).map_err(MachineError::io("remove", &path))?;
-            }
-        }
-        Ok(())
+        bury(&self.networks_directory(), &place)
     }
 
     /// Puts a machine on a network, from its next start on, with that address or one that is free.

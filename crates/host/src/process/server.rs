@@ -1,7 +1,7 @@
 //! The control socket of a machine's process. A thread for each connection, and not many of them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -130,10 +130,7 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
             Ok(note) => say(stream, &Reply::Ok(serde_json::Value::String(note))),
             Err(error) => say(stream, &Reply::Error(error.to_string())),
         },
-        Order::GrowDisk { disk, size } => match grow::attached(shared, &disk, size) {
-            Ok(()) => say(stream, &Reply::Ok(serde_json::Value::Null)),
-            Err(error) => say(stream, &Reply::Error(error.to_string())),
-        },
+        Order::GrowDisk { disk, size } => say(stream, &done(grow::attached(shared, &disk, size))),
         Order::Stats => {
             say(stream, &Reply::Ok(serde_json::to_value(shared.vitals()).unwrap_or_default()))
         }
@@ -145,6 +142,13 @@ fn network(shared: &Shared) -> Option<NetworkStatus> {
     Some(NetworkStatus::new(shared.plug()?, &cards))
 }
 
+/// Says that it may come, and receives what whoever asks has opened.
+fn descriptor(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    say(stream, &Reply::Ok(serde_json::Value::Null))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    Ok(fds::receive(stream)?.1)
+}
+
 /// The process may not listen anywhere: whoever asks brings the socket.
 fn add_forward(shared: &Shared, stream: &UnixStream, forward: Publish) -> io::Result<()> {
     let control = match shared.plug().map(Plug::control) {
@@ -152,9 +156,7 @@ fn add_forward(shared: &Shared, stream: &UnixStream, forward: Publish) -> io::Re
         Some(Err(error)) => return say(stream, &Reply::Error(error.to_string())),
         None => return say(stream, &Reply::Error(NO_NETWORK.to_owned())),
     };
-    say(stream, &Reply::Ok(serde_json::Value::Null))?;
-    stream.set_read_timeout(Some(REQUEST))?;
-    let (_, socket) = fds::receive(stream)?;
+    let socket = descriptor(stream)?;
     let reply = match socket.map(|socket| control.add_open(forward.forward().clone(), socket)) {
         Some(Ok(added)) => {
             let added = ForwardStatus { id: added.id, forward: added.forward.into() };
@@ -168,9 +170,7 @@ fn add_forward(shared: &Shared, stream: &UnixStream, forward: Publish) -> io::Re
 
 /// The process may not connect to anybody: whoever asks brings the connection to the network's switch.
 fn join(shared: &Shared, stream: &UnixStream, joining: &Joining) -> io::Result<()> {
-    say(stream, &Reply::Ok(serde_json::Value::Null))?;
-    stream.set_read_timeout(Some(REQUEST))?;
-    let reply = match fds::receive(stream)?.1 {
+    let reply = match descriptor(stream)? {
         Some(socket) => done(plug::join(shared, joining, socket)),
         None => Reply::Error("the connection to the switch did not come along".to_owned()),
     };
@@ -179,9 +179,7 @@ fn join(shared: &Shared, stream: &UnixStream, joining: &Joining) -> io::Result<(
 
 /// The process may open nothing but its machine's folder: whoever asks brings the disk's file.
 fn attach(shared: &Shared, stream: &UnixStream, disk: &str, read_only: bool) -> io::Result<()> {
-    say(stream, &Reply::Ok(serde_json::Value::Null))?;
-    stream.set_read_timeout(Some(REQUEST))?;
-    let reply = match fds::receive(stream)?.1 {
+    let reply = match descriptor(stream)? {
         Some(file) => done(plug::attach(shared, disk, read_only, file.into())),
         None => Reply::Error("the disk's file did not come along".to_owned()),
     };

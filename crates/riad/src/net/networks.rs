@@ -4,15 +4,12 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use clap::Args;
-use riad_host::machines::{
-    Folder, MachineError, Machines, Name, NetInfo, NetMode, NetName, Subnet,
-};
-use riad_host::network::Counts;
+use riad_host::machines::{MachineError, Machines, Name, NetInfo, NetMode, NetName, Subnet};
 use serde::Serialize;
 
 use crate::args::Format;
 use crate::image::ago;
-use crate::report::{Failure, columns, show_as};
+use crate::report::{Failure, columns, show_as, when};
 
 /// Make a network that machines can be on
 ///
@@ -253,15 +250,6 @@ pub(super) fn detach(args: &NetDetachArgs) -> Result<(), Failure> {
         false => eprintln!("riad: machine {name} is off network {network}"),
     }
     Ok(())
-}
-
-/// When a change counts.
-fn when(folder: &Folder, counts: Counts) -> Result<String, Failure> {
-    Ok(match (counts, folder.is_alive()?) {
-        (Counts::Now, _) => "now, and at its later starts".to_owned(),
-        (_, true) => format!("from its next start on (`riad restart {}`)", folder.name()),
-        (_, false) => "when it starts".to_owned(),
-    })
 }
 
 pub(super) fn rm(args: &NetRmArgs) -> Result<(), Failure> {
